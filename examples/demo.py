@@ -1,0 +1,213 @@
+"""The main job in one program: unlabelled audio in, a pretrained network, and what it was worth.
+
+    python examples/demo.py --out runs/demo
+
+It pretrains a small SSAST for minutes, reads it out frozen with a ridge probe and fine-tunes it, each beside the same
+network with random weights and beside MFCC statistics, then embeds and classifies one file. The audio is AURICLE_DATA,
+else ../shared/data/public, else generated sound scenes. Takes less than eight minutes on two cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import auricle
+from auricle.data.formats import read_data
+from auricle.data.items import Manifest
+from auricle.data.synth import write_scenes
+from auricle.evaluation import figures
+from auricle.evaluation.pages import add_reconstructions
+from auricle.evaluation.report import Report
+from auricle.evaluation.results import Result, write_json
+from auricle.training.run import read_metrics
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+PRETRAIN_MINUTES = 2.4
+FINETUNE_MINUTES = 0.45
+SCRATCH_SEED = 0
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """What to listen to, and the labelled sets to look at."""
+
+    unlabelled: Path
+    labelled: dict[str, Path]
+    what: str
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else "")
+    parser.add_argument("--out", type=Path, default=Path("runs/demo"))
+    parser.add_argument("--data", type=Path, default=None, help="folder of data sets, each with a manifest.csv")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    began = time.monotonic()
+    args.out.mkdir(parents=True, exist_ok=True)
+    corpus = real_corpus(find_data(args.data), args.out) if find_data(args.data) else generated_corpus(args.out)
+
+    print(f"1. pretraining on {corpus.what}, without labels")
+    run = auricle.pretrain(
+        "ssast", corpus.unlabelled, args.out / "pretrained", preset="demo", max_minutes=PRETRAIN_MINUTES, seed=args.seed
+    )
+
+    print("2. what the frozen network knows (ridge probe), beside random weights and MFCC statistics")
+    probes = {name: auricle.probe(run, path, baselines=("random", "mfcc")) for name, path in corpus.labelled.items()}
+    for name, result in probes.items():
+        show(name, result)
+
+    print("3. fine-tuning, beside the same network from scratch")
+    finetuned: dict[str, tuple[Result, Result]] = {}
+    for name, path in corpus.labelled.items():
+        runs = []
+        for label, random_weights in (("finetuned", None), ("scratch", SCRATCH_SEED)):
+            out = args.out / f"{label}-{name}"
+            auricle.finetune(
+                run, path, out, random_weights=random_weights, max_minutes=FINETUNE_MINUTES, seed=args.seed, quiet=True
+            )
+            runs.append(auricle.evaluate(out, path))
+        finetuned[name] = (runs[0], runs[1])
+        print(f"   {name}: fine-tuned {accuracy(runs[0])}, from scratch {accuracy(runs[1])}")
+
+    name, path = next(iter(corpus.labelled.items()))
+    sound = Path(read_data([path])[0].streams["audio"].path)
+    embedding = auricle.load(run).embed(sound)
+    prediction = auricle.load(args.out / f"finetuned-{name}").classify(sound)
+    print(f"4. {sound.name}: embedded in {len(embedding.clip)} dimensions, {len(embedding.frames)} time steps;")
+    print(f"   classified as {prediction.label} ({100 * prediction.score:.0f} %)")
+
+    minutes = (time.monotonic() - began) / 60
+    write_json(args.out / "demo.json", {n: r.payload() for n, r in probes.items()})
+    page = write_page(args.out, run, corpus, probes, finetuned, minutes)
+    print(f"done in {minutes:.1f} minutes\nreport: {page}")
+
+
+def find_data(given: Path | None) -> Path | None:
+    """The folder of data sets, if there is one."""
+    for folder in (given, os.environ.get("AURICLE_DATA"), REPOSITORY.parent / "shared/data/public"):
+        if folder and Path(folder).is_dir():
+            return Path(folder)
+    return None
+
+
+def real_corpus(folder: Path | None, out: Path) -> Corpus:
+    """All sets below a folder, without their test splits; two labelled ones to look at."""
+    assert folder is not None
+    sets = sorted(p.parent for p in folder.glob("*/manifest.csv"))
+    everything = read_data(sets)
+    heard = [item for item in everything if item.labels.get("split") != "test"]
+    manifest = Manifest(
+        tuple(heard), root=everything.root, source=f"{folder}, without test splits", roots=everything.roots
+    )
+    manifest.save(out / "unlabelled.jsonl")
+    usual = [folder / name for name in ("esc10", "fsdd_mini") if (folder / name) in sets]
+    others = [path for path in sets if path not in usual and "label" in read_data([path]).columns]
+    shown = (usual + others)[:2]
+    return Corpus(
+        out / "unlabelled.jsonl",
+        {path.name: path for path in shown},
+        f"{manifest.hours:.1f} hours of recordings ({len(sets)} data sets)",
+    )
+
+
+def generated_corpus(out: Path) -> Corpus:
+    """Sound scenes from the built-in generator: many without labels, a few with."""
+    print("no recordings found (AURICLE_DATA): generating sound scenes")
+    unlabelled = write_scenes(out / "generated/unlabelled", clips=1500, seconds=2.5, seed=1, classes=None)
+    labelled = write_scenes(out / "generated/labelled", clips=400, seconds=2.5, seed=2)
+    return Corpus(unlabelled, {"scenes": labelled}, "an hour of generated scenes")
+
+
+def accuracy(result: Result) -> str:
+    q = result.metrics["accuracy"]
+    return f"{100 * (q['value'] or 0):.1f} % [{100 * (q['low'] or 0):.1f}, {100 * (q['high'] or 0):.1f}]"
+
+
+def show(name: str, result: Result) -> None:
+    print(f"   {name}: pretrained {accuracy(result)}")
+    for other, baseline in result.baselines.items():
+        print(f"     {other}: {', '.join(f'{100 * run:.1f} %' for run in baseline['runs'])}")
+    for c in result.comparisons:
+        value, low, high = (100 * (c[k] or 0) for k in ("value", "low", "high"))
+        print(f"     pretrained - {c['b']}: {value:+.1f} points [{low:+.1f}, {high:+.1f}]")
+
+
+def write_page(
+    out: Path,
+    run: Path,
+    corpus: Corpus,
+    probes: dict[str, Result],
+    finetuned: dict[str, tuple[Result, Result]],
+    minutes: float,
+) -> Path:
+    """One page with everything: comparison bars, curves, reconstructions, confusion."""
+    model = auricle.load(run)
+    rows = read_metrics(run)
+    report = Report("What minutes of pretraining are worth", f"SSAST on {corpus.what}")
+    report.facts(
+        {
+            "parameters": f"{sum(p.numel() for p in model.encoder.parameters()):,}",
+            "pretraining steps": rows[-1]["step"],
+            "pretraining": f"{PRETRAIN_MINUTES:g} minutes",
+            "everything": f"{minutes:.1f} minutes",
+        }
+    )
+    names = {"model": "pretrained", "random": "random weights", "mfcc": "MFCC statistics"}
+    for title, text, bars in (
+        ("Frozen network", "Ridge probe on clip embeddings; the network does not change.", probe_bars(probes, names)),
+        (
+            "Fine-tuned network",
+            "All weights adapted; from scratch means random weights and the same budget.",
+            tuned_bars(finetuned),
+        ),
+    ):
+        report.heading(title)
+        report.text(text)
+        report.figure(
+            figures.bars(bars), "Accuracy with 95 % bootstrap intervals over the test clips.", f"{title}: bars"
+        )
+    report.table(
+        ["data", "pretrained minus", "difference", "low", "high"],
+        [[name, names[c["b"]], c["value"], c["low"], c["high"]] for name, r in probes.items() for c in r.comparisons],
+        note="Ridge probe, paired bootstrap over the same clips; random weights are the mean of three seeds.",
+    )
+    report.heading("Learning")
+    report.figure(figures.loss_curves(rows, ["loss", "val_loss"]), "Pretraining loss.", "Loss curves")
+    held = [replace(item, labels={}) for item in read_data([next(iter(corpus.labelled.values()))])]
+    add_reconstructions(report, model, held, seed=0)
+    report.heading("Confusion of the fine-tuned network")
+    for name, (result, _) in finetuned.items():
+        if result.confusion:
+            figure = figures.confusion(result.confusion["rows"], result.confusion["labels"])
+            report.figure(figure, f"{name}: rows are true classes.", f"Confusion matrix of {name}")
+    return report.write(out / "report.html")
+
+
+Bars = list[tuple[str, float | None, float | None, float | None, str]]
+
+
+def probe_bars(probes: dict[str, Result], names: dict[str, str]) -> Bars:
+    rows: Bars = []
+    for group, result in probes.items():
+        systems = {"model": result.metrics, **{k: b["metrics"] for k, b in result.baselines.items()}}
+        for key, metrics in systems.items():
+            q = metrics["accuracy"]
+            rows.append((names[key], q["value"], q["low"], q["high"], group))
+    return rows
+
+
+def tuned_bars(finetuned: dict[str, tuple[Result, Result]]) -> Bars:
+    rows: Bars = []
+    for group, pair in finetuned.items():
+        for name, result in zip(("pretrained", "from scratch"), pair, strict=True):
+            q = result.metrics["accuracy"]
+            rows.append((name, q["value"], q["low"], q["high"], group))
+    return rows
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,199 @@
+"""What `import auricle` offers: the commands as functions, with the same names and the same results."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from auricle.data.formats import read_data
+from auricle.errors import AudioError, DataError
+from auricle.evaluation import pages
+from auricle.evaluation.evaluate import evaluate as _evaluate
+from auricle.evaluation.probe import probe as _probe
+from auricle.evaluation.results import Result
+from auricle.inference.model import Model, Prediction
+from auricle.inference.model import load as load
+from auricle.methods import preset_names
+from auricle.training import finetune as _finetune
+from auricle.training import pretrain as _pretrain
+
+Paths = str | Path | Sequence[str | Path]
+
+
+def list_models() -> list[str]:
+    """Names of all presets, e.g. "ssast-tiny-patch"."""
+    return preset_names()
+
+
+def pretrain(
+    method: str,
+    data: Paths,
+    out: str | Path,
+    *,
+    preset: str = "",
+    settings: Mapping[str, Any] | None = None,
+    init: str | Path | None = None,
+    steps: int = 0,
+    max_minutes: float = 0.0,
+    checkpoint_every: int = 0,
+    workers: int = 0,
+    seed: int = 0,
+    quiet: bool = False,
+) -> Path:
+    """Pretrain on unlabelled audio, or resume the run in `out`; returns the run directory.
+
+    Args:
+        method: "ssast".
+        data: folders, manifests or both.
+        preset: configuration; `list_models()` has them.
+        settings: overrides of single settings, as `--set` on the command line.
+        init: checkpoint to continue from.
+        steps, max_minutes: the budget, instead of the preset's.
+    """
+    started = time.monotonic()
+    plan = _pretrain.plan(method, _list(data), preset=preset, settings=settings, init=init, steps=steps, seed=seed)
+    run = _pretrain.pretrain(
+        plan,
+        out,
+        max_minutes=max_minutes,
+        checkpoint_every=checkpoint_every,
+        workers=workers,
+        quiet=quiet,
+        started=started,
+    )
+    pages.pretraining_page(run, plan.val_items or plan.train_items)
+    return run
+
+
+def finetune(
+    model: str | Path,
+    data: Paths,
+    out: str | Path,
+    *,
+    label: str = "label",
+    settings: Mapping[str, Any] | None = None,
+    split_column: str | None = None,
+    group_column: str | None = None,
+    held_out: str = "",
+    random_weights: int | None = None,
+    steps: int = 0,
+    max_minutes: float = 0.0,
+    checkpoint_every: int = 0,
+    workers: int = 0,
+    seed: int = 0,
+    quiet: bool = False,
+) -> Path:
+    """Fine-tune a checkpoint on labelled audio, or resume the run in `out`; returns the run directory.
+
+    The test part of the data is never trained on; of folds or groups, `held_out` is left out (the last, if empty).
+    `random_weights` trains the same network from scratch, from that seed.
+    """
+    started = time.monotonic()
+    plan = _finetune.plan(
+        model,
+        _list(data),
+        label=label,
+        settings=settings,
+        split_column=split_column,
+        group_column=group_column,
+        held_out=held_out,
+        random_weights=random_weights,
+        steps=steps,
+        seed=seed,
+    )
+    run = _finetune.finetune(
+        plan,
+        out,
+        max_minutes=max_minutes,
+        checkpoint_every=checkpoint_every,
+        workers=workers,
+        quiet=quiet,
+        started=started,
+    )
+    pages.finetuning_page(run)
+    return run
+
+
+def probe(model: str | Path, data: Paths, **options: Any) -> Result:
+    """Read out a frozen model with a simple head; options as in `auricle.evaluation.probe.probe`."""
+    return _probe(model, _list(data), **options)
+
+
+def evaluate(run: str | Path, data: Paths, **options: Any) -> Result:
+    """Evaluate a fine-tuned classifier; options as in `auricle.evaluation.evaluate.evaluate`."""
+    return _evaluate(run, _list(data), **options)
+
+
+def embed(
+    model: str | Path | Model, sounds: Paths, *, frames: bool = False
+) -> tuple[dict[str, NDArray[Any]], list[AudioError]]:
+    """Embed files and folders of audio.
+
+    Returns:
+        Arrays by name, and what could not be read. `paths` [N], `embeddings` [N, D], `model`; with `frames`, also
+        `frames` [sum t, D'], `times` [sum t] in seconds and `offsets` [N + 1], where each file's frames begin.
+
+    Raises:
+        DataError: nothing could be embedded.
+    """
+    loaded = model if isinstance(model, Model) else load(model)
+    paths, errors, clips, steps, times = [], [], [], [], []
+    for path in expand(_list(sounds)):
+        try:
+            if frames:
+                embedding = loaded.embed(path)
+                clips.append(embedding.clip)
+                steps.append(embedding.frames)
+                times.append(embedding.times)
+            else:
+                clips.append(loaded.embed_clip(path))
+            paths.append(str(path))
+        except AudioError as error:
+            errors.append(error)
+    if not clips:
+        raise (
+            errors[0]
+            if len(errors) == 1
+            else DataError(f"none of {len(errors)} files can be read; the first: {errors[0]}.")
+        )
+    arrays: dict[str, NDArray[Any]] = {
+        "paths": np.array(paths),
+        "embeddings": np.stack(clips),
+        "model": np.array(loaded.hash),
+    }
+    if frames:
+        arrays["frames"], arrays["times"] = np.concatenate(steps), np.concatenate(times)
+        arrays["offsets"] = np.cumsum([0, *map(len, steps)])
+    return arrays, errors
+
+
+def predict(run: str | Path | Model, sounds: Paths) -> list[tuple[str, Prediction | AudioError]]:
+    """Classify files and folders of audio: (path, prediction or what was wrong with the file)."""
+    loaded = run if isinstance(run, Model) else load(run)
+    results: list[tuple[str, Prediction | AudioError]] = []
+    for path in expand(_list(sounds)):
+        try:
+            results.append((str(path), loaded.classify(path)))
+        except AudioError as error:
+            results.append((str(path), error))
+    return results
+
+
+def expand(paths: Sequence[str | Path]) -> list[Path]:
+    """Files as they are, folders as the audio files below them."""
+    files: list[Path] = []
+    for path in map(Path, paths):
+        if path.is_dir():
+            files += [Path(item.streams["audio"].path) for item in read_data([path])]
+        else:
+            files.append(path)
+    return files
+
+
+def _list(paths: Paths) -> list[str | Path]:
+    return [paths] if isinstance(paths, str | Path) else list(paths)

@@ -1,0 +1,169 @@
+"""Flat frozen dataclasses <-> YAML, JSON and `--set KEY=VALUE`.
+
+jsonargparse does the typing; this file adds what users need around it: the nearest valid names for an unknown key, one
+sentence for a wrong value, and values that can only be data (`class_path` in a recipe is an unknown key as any other).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Protocol, TypeVar
+
+import yaml
+
+from auricle.errors import ConfigError, did_you_mean
+
+
+class DataclassInstance(Protocol):
+    __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
+
+
+C = TypeVar("C", bound=DataclassInstance)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """How a network is trained; the same fields for pretraining and fine-tuning.
+
+    `batch_size` is the global batch: what one optimizer step sees over all processes and accumulated micro-batches.
+    A step budget is `steps`, or `epochs` when `steps` is 0. `warmup` and `decay_start` are fractions of the budget.
+    """
+
+    steps: int = 0
+    epochs: float = 10.0
+    batch_size: int = 16
+    accumulate: int = 1
+    crop_seconds: float = 10.24
+    optimizer: Literal["adamw", "adam"] = "adamw"
+    lr: float = 1e-3
+    head_lr_factor: float = 1.0
+    betas: tuple[float, float] = (0.9, 0.98)
+    weight_decay: float = 0.01
+    clip_norm: float = 1.0
+    schedule: Literal["cosine", "step", "constant"] = "cosine"
+    warmup: float = 0.1
+    final_lr: float = 0.02
+    decay_start: float = 0.5
+    decay_every: float = 0.1
+    decay_factor: float = 0.5
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    mixup: float = 0.0
+    mask_freq: int = 0
+    mask_time: int = 0
+    noise: bool = False
+    label_smoothing: float = 0.0
+    validate_every: int = 0
+    val_fraction: float = 0.0
+    max_bad_fraction: float = 0.01
+
+    def __post_init__(self) -> None:
+        positive = {"batch_size": self.batch_size, "accumulate": self.accumulate, "crop_seconds": self.crop_seconds}
+        for name, value in positive.items():
+            if value <= 0:
+                raise ConfigError(f"{name} must be above 0, got {value}.")
+        if not self.steps and self.epochs <= 0:
+            raise ConfigError(f"the budget is empty: steps is 0 and epochs is {self.epochs}; set one of them above 0.")
+        if self.batch_size % self.accumulate:
+            raise ConfigError(f"batch_size ({self.batch_size}) must be a multiple of accumulate ({self.accumulate}).")
+        if not self.lr > 0:
+            raise ConfigError(f"lr must be above 0, got {self.lr}.")
+
+
+def from_dict(cls: type[C], values: Mapping[str, Any], where: str = "config") -> C:
+    """Build `cls` from plain data, typed by its annotations.
+
+    Raises:
+        ConfigError: unknown key (with the nearest valid names) or a value of the wrong type.
+    """
+    # Imported here so that `auricle --help` does not wait for it.
+    import jsonargparse
+
+    names = [f.name for f in dataclasses.fields(cls)]
+    for key in values:
+        if key not in names:
+            raise ConfigError(
+                f"{where}: unknown key '{key}'{did_you_mean(key, names)}; valid keys are {', '.join(names)}."
+            )
+    parser = jsonargparse.ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(cls)
+    plain = {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+    try:
+        parsed = parser.parse_object(plain)
+    except jsonargparse.ArgumentError as error:
+        raise ConfigError(f"{where}: {_one_line(str(error))}") from None
+    typed = {name: getattr(parsed, name) for name in names}
+    for name, value in typed.items():
+        if isinstance(value, list):
+            typed[name] = tuple(value)
+    return cls(**typed)
+
+
+def to_dict(config: DataclassInstance) -> dict[str, Any]:
+    """Plain data (tuples become lists) that JSON and YAML can hold."""
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(config).items()}
+
+
+def override(configs: Sequence[C], assignments: Mapping[str, Any], where: str = "--set") -> tuple[C, ...]:
+    """Apply `KEY=VALUE` overrides to the first of `configs` that has the key.
+
+    Raises:
+        ConfigError: no config has the key, or the value has the wrong type.
+    """
+    owners: dict[str, int] = {}
+    for index, config in enumerate(configs):
+        for field in dataclasses.fields(config):
+            owners.setdefault(field.name, index)
+    changes: list[dict[str, Any]] = [{} for _ in configs]
+    for key, value in assignments.items():
+        if key not in owners:
+            raise ConfigError(
+                f"{where}: unknown key '{key}'{did_you_mean(key, owners)}; valid keys are {', '.join(sorted(owners))}."
+            )
+        changes[owners[key]][key] = value
+    return tuple(
+        from_dict(type(config), {**to_dict(config), **change}, where) if change else config
+        for config, change in zip(configs, changes, strict=True)
+    )
+
+
+def parse_assignments(pairs: Sequence[str]) -> dict[str, Any]:
+    """`["lr=1e-4", "steps=100"]` to typed plain values, read as YAML scalars."""
+    values: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"--set takes KEY=VALUE, got '{pair}'; write for example --set lr=0.0001.")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"--set {key}: the value '{text}' cannot be read: {_one_line(str(error))}") from None
+        # YAML 1.1 reads 1e-4 (no dot) as a string.
+        if isinstance(value, str):
+            with contextlib.suppress(ValueError):
+                value = float(value)
+        values[key.strip()] = value
+    return values
+
+
+def load_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML mapping without constructing objects.
+
+    Raises:
+        ConfigError: missing file, broken YAML, or something that is not a mapping.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file.") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid YAML: {_one_line(str(error))}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: expected a mapping of KEY: VALUE lines, got {type(values).__name__}.")
+    return values
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

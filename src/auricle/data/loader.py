@@ -1,0 +1,272 @@
+"""A loader whose batches are a pure function of (seed, step).
+
+The samples of an epoch are `slots`: each clip once, or, to pretrain on clips of very different lengths, once per crop
+that fits into it. Step s of a run takes slots `s * B ... s * B + B - 1` of an endless sequence of permuted epochs, so a
+position is one number, and any number of workers delivers the same batches in the same order.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Dataset
+
+from auricle import audio
+from auricle.audio.augment import mix_waveforms
+from auricle.data.batch import Batch, Stream
+from auricle.data.items import Item
+from auricle.data.randomness import Draw, generator
+from auricle.errors import AudioError, AuricleError, DataError
+
+# Clips up to this length are read whole and kept; of longer ones, only the crop is read.
+WHOLE_SECONDS = 60.0
+REPLACEMENT_TRIES = 20
+WORKER_TIMEOUT_SECONDS = 120
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One clip as a worker returns it."""
+
+    wave: NDArray[np.float32]
+    target: NDArray[np.float32] | None
+    id: str
+    epoch: int
+    index: int
+    replaced: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Key:
+    """Which sample: slot `slot` of the data, drawn as number `index` of `epoch`."""
+
+    epoch: int
+    index: int
+    slot: int
+
+
+class ClipDataset(Dataset[Sample]):
+    """Reads, crops and mixes one clip; lives in the workers."""
+
+    def __init__(
+        self,
+        items: Sequence[Item],
+        slots: NDArray[np.int64],
+        *,
+        rate: int,
+        crop_seconds: float,
+        seed: int,
+        targets: NDArray[np.float32] | None,
+        mixup: float,
+        cache_mb: int,
+    ) -> None:
+        self.items, self.slots, self.targets = list(items), slots, targets
+        self.rate, self.crop, self.seed, self.mixup = rate, round(crop_seconds * rate), seed, mixup
+        self.cache = WaveCache(cache_mb * 2**20)
+
+    def __getitem__(self, key: Key) -> Sample:
+        """The sample of a key; an unreadable file is replaced by another slot, chosen by a rule of the key alone."""
+        item = int(self.slots[key.slot])
+        replaced: list[tuple[str, str]] = []
+        for attempt in range(REPLACEMENT_TRIES):
+            try:
+                wave, target = self._read_mixed(item, key)
+                break
+            except AudioError as error:
+                replaced.append((error.path, error.reason))
+                rng = generator(self.seed, "replace", key.epoch, key.index, attempt)
+                item = int(self.slots[rng.integers(len(self.slots))])
+        else:
+            first = "; ".join(f"{path}: {reason}" for path, reason in replaced[:3])
+            raise DataError(f"{REPLACEMENT_TRIES} files in a row cannot be read, the first ones being {first}.")
+        return Sample(wave, target, self.items[item].id, key.epoch, key.index, tuple(replaced))
+
+    def _read_mixed(self, item: int, key: Key) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+        wave = self._read_crop(item, generator(self.seed, "crop", key.epoch, key.index))
+        target = None if self.targets is None else self.targets[item]
+        rng = generator(self.seed, "mixup", key.epoch, key.index)
+        if self.mixup and rng.random() < self.mixup:
+            # SSAST draws the partner from the whole set and the weight from Beta(10, 10) (section 1.4).
+            partner, weight = int(rng.integers(len(self.items))), float(rng.beta(10, 10))
+            wave = mix_waveforms(wave, self._read_crop(partner, rng), weight)
+            if target is not None and self.targets is not None:
+                target = (weight * target + (1 - weight) * self.targets[partner]).astype(np.float32)
+        return wave, target
+
+    def _read_crop(self, index: int, rng: np.random.Generator) -> NDArray[np.float32]:
+        ref = self.items[index].streams["audio"]
+        duration = self.items[index].duration
+        if duration > WHOLE_SECONDS and self.crop / self.rate < duration:
+            start = ref.start + rng.random() * (duration - self.crop / self.rate)
+            channel: Literal["mean"] | int = "mean" if ref.channel is None else ref.channel
+            wave, _ = audio.read(
+                ref.path, rate=self.rate, start=start, end=start + self.crop / self.rate, channel=channel
+            )
+            return wave[: self.crop]
+        wave = self.cache.get(self.items[index], self.rate)
+        if len(wave) <= self.crop:
+            return wave
+        start_sample = int(rng.integers(len(wave) - self.crop + 1))
+        return wave[start_sample : start_sample + self.crop]
+
+
+class WaveCache:
+    """Decoded clips, the least recently used dropped when they exceed `limit` bytes."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit, self.size = limit, 0
+        self.waves: OrderedDict[tuple[object, ...], NDArray[np.float32]] = OrderedDict()
+
+    def get(self, item: Item, rate: int) -> NDArray[np.float32]:
+        """The whole clip of an item, mono, at `rate`; raises AudioError where it cannot be read."""
+        ref = item.streams["audio"]
+        key = (ref.path, ref.start, ref.end, ref.channel, rate)
+        if key in self.waves:
+            self.waves.move_to_end(key)
+            return self.waves[key]
+        wave = read_item(item, rate)
+        self.waves[key] = wave
+        self.size += wave.nbytes
+        while self.size > self.limit and self.waves:
+            self.size -= self.waves.popitem(last=False)[1].nbytes
+        return wave
+
+
+def read_item(item: Item, rate: int) -> NDArray[np.float32]:
+    """All of an item's audio, mono at `rate`: [samples] float32."""
+    ref = item.streams["audio"]
+    channel: Literal["mean"] | int = "mean" if ref.channel is None else ref.channel
+    wave: NDArray[np.float32] = audio.read(ref.path, rate=rate, start=ref.start, end=ref.end, channel=channel)[0]
+    return wave
+
+
+class Loader:
+    """Endless deterministic batches for training.
+
+    Args:
+        items: the clips.
+        rate: Hz of the waveforms in the batches.
+        batch_size: B.
+        crop_seconds: longer clips are cropped at random.
+        seed: of everything that is drawn.
+        targets: [items, C] float targets, or None.
+        cover: give long clips as many slots per epoch as crops fit into them (pretraining), instead of one.
+        mixup: probability of mixing a clip with another.
+        workers: processes that read ahead; 0 reads in this one.
+        cache_mb: memory for decoded clips, per process.
+    """
+
+    def __init__(
+        self,
+        items: Sequence[Item],
+        *,
+        rate: int,
+        batch_size: int,
+        crop_seconds: float,
+        seed: int,
+        targets: NDArray[np.float32] | None = None,
+        cover: bool = False,
+        mixup: float = 0.0,
+        workers: int = 0,
+        cache_mb: int = 512,
+    ) -> None:
+        if not items:
+            raise DataError("there is nothing to train on: the data holds no usable clip.")
+        repeats = [max(1, math.ceil(item.duration / crop_seconds)) if cover else 1 for item in items]
+        self.slots = np.repeat(np.arange(len(items), dtype=np.int64), repeats)
+        self.rate, self.batch_size, self.seed, self.workers = rate, batch_size, seed, workers
+        self.steps_per_epoch = max(1, len(self.slots) // batch_size)
+        self.position = 0
+        self.dataset = ClipDataset(
+            items,
+            self.slots,
+            rate=rate,
+            crop_seconds=crop_seconds,
+            seed=seed,
+            targets=targets,
+            mixup=mixup,
+            cache_mb=cache_mb,
+        )
+
+    def state_dict(self) -> dict[str, int]:
+        """Everything there is to remember: how many batches have been taken."""
+        return {"position": self.position}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.position = state["position"]
+
+    def keys(self, start: int) -> Iterator[list[Key]]:
+        """The keys of batch `start` and all after it."""
+        epoch, order = -1, np.zeros(0, dtype=np.int64)
+        slots = len(self.slots)
+        step = start
+        while True:
+            keys = []
+            for number in range(step * self.batch_size, (step + 1) * self.batch_size):
+                if number // slots != epoch:
+                    epoch = number // slots
+                    order = generator(self.seed, "order", epoch).permutation(slots)
+                keys.append(Key(epoch, number % slots, int(order[number % slots])))
+            yield keys
+            step += 1
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Batches from the current position on, without end."""
+        options: dict[str, Any] = {}
+        if self.workers:
+            # forkserver: a forked child of a process that has used torch's threads can deadlock.
+            options = {
+                "num_workers": self.workers,
+                "multiprocessing_context": "forkserver",
+                "timeout": WORKER_TIMEOUT_SECONDS,
+                "prefetch_factor": 4,
+            }
+        loader: DataLoader[Sample] = DataLoader(
+            self.dataset,
+            batch_sampler=self.keys(self.position),  # type: ignore[arg-type]
+            collate_fn=_identity,
+            # Its own generator: DataLoader would otherwise draw from, and so change, the global one.
+            generator=torch.Generator(),
+            **options,
+        )
+        batches = iter(loader)
+        while True:
+            try:
+                samples = next(batches)
+            except StopIteration:
+                return
+            except (ConnectionError, RuntimeError) as error:
+                if isinstance(error, AuricleError):
+                    raise
+                raise AuricleError(
+                    f"a loader worker died or hung at batch {self.position}: {error}; "
+                    "run the same command again to resume, with fewer --workers if memory was short."
+                ) from error
+            self.position += 1
+            yield self.collate(samples)
+
+    def collate(self, samples: Sequence[Sample]) -> Batch:
+        """Samples to a zero-padded batch."""
+        lengths = torch.tensor([len(s.wave) for s in samples])
+        waves = torch.zeros(len(samples), int(lengths.max()))
+        for row, sample in enumerate(samples):
+            waves[row, : len(sample.wave)] = torch.from_numpy(sample.wave)
+        targets = [s.target for s in samples if s.target is not None]
+        return Batch(
+            streams={"audio": Stream(waves, lengths, self.rate)},
+            draw=Draw(self.seed, tuple(s.epoch for s in samples), tuple(s.index for s in samples)),
+            ids=tuple(s.id for s in samples),
+            targets=torch.from_numpy(np.stack(targets)) if targets else None,
+            replaced=tuple(pair for s in samples for pair in s.replaced),
+        )
+
+
+def _identity(samples: list[Sample]) -> list[Sample]:
+    return samples

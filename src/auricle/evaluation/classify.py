@@ -1,0 +1,85 @@
+"""From predictions to results: scores with intervals, the same for probes and fine-tuned classifiers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from auricle.evaluation.results import Comparison, Confusion, Quantity, quantity
+from auricle.metrics import (
+    bootstrap_interval,
+    confusion_matrix,
+    f1_score,
+    paired_bootstrap,
+    unweighted_average_recall,
+)
+
+RESAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Predicted and true labels of the same test items, with the score of what was predicted."""
+
+    ids: tuple[str, ...]
+    truth: tuple[str, ...]
+    predicted: tuple[str, ...]
+    scores: tuple[float, ...]
+
+    @property
+    def correct(self) -> NDArray[np.float64]:
+        """[N]: 1.0 where right."""
+        return np.array([float(p == t) for p, t in zip(self.predicted, self.truth, strict=True)])
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return tuple(sorted({*self.truth, *self.predicted}))
+
+    def indices(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Predicted and true class numbers."""
+        number = {name: i for i, name in enumerate(self.classes)}
+        return np.array([number[p] for p in self.predicted]), np.array([number[t] for t in self.truth])
+
+    def metrics(self) -> dict[str, Quantity]:
+        """Accuracy, unweighted average recall and macro F1, each with a 95 % bootstrap interval over the items."""
+        predicted, truth = self.indices()
+        classes = len(self.classes)
+
+        def uar(drawn: NDArray[np.intp]) -> float:
+            return unweighted_average_recall(predicted[drawn], truth[drawn], classes)
+
+        def macro_f1(drawn: NDArray[np.intp]) -> float:
+            present = np.bincount(truth[drawn], minlength=classes) > 0
+            confusion = confusion_matrix(predicted[drawn], truth[drawn], classes)
+            # Classes that a resample happens to miss would count as zero.
+            return f1_score(confusion, "macro") * classes / max(1, int(present.sum()))
+
+        found = {
+            "accuracy": bootstrap_interval(self.correct, n=RESAMPLES),
+            "uar": bootstrap_interval(uar, n_items=len(truth), n=RESAMPLES // 4),
+            "macro_f1": bootstrap_interval(macro_f1, n_items=len(truth), n=RESAMPLES // 4),
+        }
+        return {name: quantity(*interval) for name, interval in found.items()}
+
+    def confusion(self) -> Confusion:
+        """Counts, a row per true class."""
+        predicted, truth = self.indices()
+        rows = confusion_matrix(predicted, truth, len(self.classes))
+        return {"labels": list(self.classes), "rows": rows.tolist()}
+
+    def items(self) -> list[dict[str, Any]]:
+        """One row per test item."""
+        columns = zip(self.ids, self.truth, self.predicted, self.scores, strict=True)
+        return [{"id": i, "label": t, "predicted": p, "score": s} for i, t, p, s in columns]
+
+
+def compare(name: str, ours: Predictions, other: str, theirs: Sequence[Predictions]) -> Comparison:
+    """Accuracy of `ours` minus the mean accuracy of one or several runs, with its paired 95 % interval."""
+    runs = np.stack([run.correct for run in theirs])
+    difference = paired_bootstrap(ours.correct, runs, n=RESAMPLES)
+    interval = quantity(difference.value, difference.low, difference.high)
+    return {"a": name, "b": other, "value": interval["value"], "low": interval["low"], "high": interval["high"]}

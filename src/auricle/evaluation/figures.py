@@ -1,0 +1,441 @@
+"""The pictures of an evaluation.
+
+Every function returns a matplotlib Figure in the house style of `style.py`, which also turns it into SVG or PNG bytes.
+Empty input gives a small figure that says so.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import MaxNLocator, NullFormatter, PercentFormatter, StrMethodFormatter
+from matplotlib.transforms import Bbox
+
+from auricle.errors import DataError
+from auricle.evaluation.style import (
+    AXIS,
+    GRID,
+    INK,
+    MARKERS,
+    MASKED,
+    MUTED,
+    OTHERS,
+    OURS,
+    PALETTE,
+    WIDTH,
+    label_text,
+    new_figure,
+    nothing,
+    styled,
+)
+from auricle.metrics import Bin
+
+Array = npt.NDArray[Any]
+
+HALO: Final = [withStroke(linewidth=3, foreground="white")]
+
+
+@styled
+def loss_curves(rows: Sequence[Mapping[str, Any]], keys: Sequence[str], x: str = "step") -> Figure:
+    """Training histories in one plot: `rows` are log lines, `keys` the values to draw over `x`.
+
+    A row may lack a key (validation is rarer than training); null and non-finite values are left out. Long series are
+    drawn smoothed (centred mean) over their faint raw values. The axis is logarithmic when values span two decades.
+    """
+    series = {key: _points(rows, x, key) for key in keys}
+    drawn = {key: points for key, points in series.items() if len(points)}
+    if not drawn:
+        return nothing(f"No values of {', '.join(keys) or 'anything'} were recorded.")
+    figure = new_figure(WIDTH, 3.4)
+    axes = figure.subplots()
+    axes.grid(True)
+    axes.set_xlabel(label_text(x))
+    ends: list[tuple[float, str, str]] = []
+    for index, (key, points) in enumerate(drawn.items()):
+        colour = PALETTE[index % len(PALETTE)]
+        steps, raw = points.T
+        smooth = _smooth(raw, window=len(raw) // 40 * 2 + 1)
+        if len(raw) > 40:
+            axes.plot(steps, raw, color=colour, alpha=0.22, linewidth=0.8, rasterized=len(raw) > 2000)
+        marker = "o" if len(raw) <= 40 else ""
+        axes.plot(steps, smooth, color=colour, linewidth=1.7, marker=marker, markersize=3)
+        ends.append((float(smooth[-1]), f"{label_text(key)}  {smooth[-1]:.3g}", colour))
+    values = np.concatenate([points[:, 1] for points in drawn.values()])
+    if values.min() > 0 and values.max() > 100 * values.min():
+        axes.set_yscale("log")
+        # The default labels are mathematical text, which the house style reads as it stands.
+        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.margins(x=0.02)
+    figure.draw_without_rendering()
+    heights = axes.transAxes.inverted().transform([axes.transData.transform((0, end)) for end, _, _ in ends])[:, 1]
+    places = _spread(heights, gap=0.065)
+    for place, (_, text, colour) in zip(places, ends, strict=True):
+        axes.text(1.015, place, text, color=colour, transform=axes.transAxes, va="center", fontsize=8.5)
+    return figure
+
+
+@styled
+def confusion(matrix: npt.ArrayLike, labels: Sequence[str]) -> Figure:
+    """Counts [K, K] with true classes as rows; colours are shares of each row, zeros stay blank.
+
+    Raises:
+        DataError: the matrix is not square or not of the size of `labels`.
+    """
+    counts = np.nan_to_num(np.asarray(matrix, dtype=float))
+    size = len(labels)
+    if counts.shape != (size, size):
+        raise DataError(f"confusion: expected counts of shape [{size}, {size}] for {size} labels, got {counts.shape}.")
+    if not size:
+        return nothing("No classes.")
+    totals = counts.sum(axis=1, keepdims=True)
+    shares = np.divide(counts, totals, out=np.zeros_like(counts), where=totals > 0)
+    cell = min(0.55, (5.2 if size <= 30 else 7.4) / size)  # inches
+    side = max(cell * size, 1.1)
+    cell = side / size
+    figure = Figure(figsize=(side + 4, side + 4))
+    FigureCanvasAgg(figure)
+    axes = figure.add_axes((2 / (side + 4), 2 / (side + 4), side / (side + 4), side / (side + 4)))
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, interpolation="nearest", aspect="auto")
+    names = [label_text(label) for label in labels]
+    font = min(8.0, cell * 72 * 0.85)
+    upright = max(map(len, names)) * font * 0.65 > cell * 72
+    axes.set_xticks(range(size), names, rotation=90 if upright else 0, fontsize=font, color=INK)
+    axes.set_yticks(range(size), names, fontsize=font, color=INK)
+    axes.set_xlabel("predicted", labelpad=8)
+    axes.set_ylabel("true", labelpad=8)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(True)
+    if size <= 30:
+        axes.set_xticks(np.arange(0.5, size - 1), minor=True)
+        axes.set_yticks(np.arange(0.5, size - 1), minor=True)
+        axes.grid(which="minor", color="white", linewidth=1)
+        axes.tick_params(which="minor", length=0)
+    texts = {(i, j): _count(counts[i, j], short=size > 15) for i, j in np.argwhere(counts).tolist()}
+    for (i, j), text in texts.items():
+        colour = "white" if shares[i, j] > 0.55 else INK
+        small = min(9.0, cell * 72 * 0.62, cell * 72 / (0.72 * len(text)))
+        axes.text(j, i, text, ha="center", va="center_baseline", fontsize=small, color=colour)
+    _fit(figure, axes, side)
+    width, height = figure.get_size_inches()
+    bar = axes.get_position()
+    bar_axes = figure.add_axes((bar.x1 + 0.14 / width, bar.y0, 0.11 / width, min(side, 2.0) / height))
+    scale = figure.colorbar(image, cax=bar_axes, format=PercentFormatter(1, 0), ticks=[0, 0.5, 1])
+    scale.outline.set_visible(False)
+    bar_axes.set_ylabel("share of the true class", fontsize=8)
+    bar_axes.tick_params(length=0)
+    return figure
+
+
+@styled
+def bars(rows: Iterable[tuple[str, float | None, float | None, float | None, str]], ours: str | None = None) -> Figure:
+    """Systems compared on one or several data sets: `rows` are (name, value, low, high, group), a panel per group.
+
+    Whiskers run from low to high (95 % intervals); an unknown bound leaves them out. Bars start at 0, and panels share
+    one scale when every value lies in 0..1. `ours` is the highlighted name, by default that of the first row.
+    """
+    entries = [
+        (str(name), _finite(value), _finite(low), _finite(high), str(group)) for name, value, low, high, group in rows
+    ]
+    if not entries:
+        return nothing("Nothing to compare.")
+    names = list(dict.fromkeys(entry[0] for entry in entries))
+    groups = list(dict.fromkeys(entry[4] for entry in entries))
+    highlighted = names[0] if ours is None else ours
+    columns = min(len(groups), 3)
+    lines = math.ceil(len(groups) / columns)
+    figure = new_figure(WIDTH, lines * (0.27 * len(names) + 0.62) + 0.1)
+    grid = figure.subplots(lines, columns, sharey=True, squeeze=False)
+    reach = [bound for entry in entries for bound in entry[1:4] if bound is not None]
+    common = (0.0, 1.0) if all(0 <= bound <= 1 for bound in reach) else None
+    for axes in grid.flat[len(groups) :]:
+        axes.set_axis_off()
+    for axes, group in zip(grid.flat, groups, strict=False):
+        axes.set_title(label_text(group, 34), fontweight="bold", pad=6)
+        axes.spines["left"].set_visible(False)
+        axes.spines["bottom"].set_visible(False)
+        axes.tick_params(length=0)
+        axes.grid(axis="x")
+    for axes in grid[:, 0]:
+        axes.set_yticks(range(len(names)), [label_text(name) for name in names], color=INK, fontsize=8.5)
+        axes.set_ylim(len(names) - 0.4, -0.6)
+        for name, label in zip(names, axes.get_yticklabels(), strict=True):
+            label.set_fontweight("bold" if name == highlighted else "normal")
+    figure.draw_without_rendering()
+    for axes, group in zip(grid.flat, groups, strict=False):
+        panel = [(names.index(n), v, lo, hi, n == highlighted) for n, v, lo, hi, g in entries if g == group]
+        _bars(axes, panel, common)
+    return figure
+
+
+@styled
+def reconstruction(
+    original: Sequence[npt.ArrayLike],
+    masked: Sequence[npt.ArrayLike],
+    reconstructed: Sequence[npt.ArrayLike],
+    titles: Sequence[str],
+    frame_seconds: float = 0.01,
+) -> Figure:
+    """Log-mel spectrograms [T, F], one row of original, masked and reconstructed for each clip, on one colour scale.
+
+    `masked` is a mask [T, F], true or 1 where the network saw nothing, or a log-mel with NaN there. Band 0 is at the
+    bottom.
+
+    Raises:
+        DataError: lists of different length, arrays that are not [T, F] or not of one shape, no mask in `masked`.
+    """
+    if not len(original) == len(masked) == len(reconstructed) == len(titles):
+        sizes = f"{len(original)}, {len(masked)}, {len(reconstructed)} and {len(titles)}"
+        raise DataError(f"reconstruction: original, masked, reconstructed and titles must be as many, got {sizes}.")
+    if not len(titles):
+        return nothing("No clips.")
+    clips = []
+    for title, *arrays in zip(titles, original, masked, reconstructed, strict=True):
+        before, hidden, after = map(np.asarray, arrays)
+        if before.ndim != 2 or not before.size or not before.shape == hidden.shape == after.shape:
+            shapes = f"{before.shape}, {hidden.shape} and {after.shape}"
+            raise DataError(f"reconstruction of {title}: expected three arrays of one shape [T, F], got {shapes}.")
+        clips.append((title, before, _mask(hidden, title), after))
+    energies = np.concatenate([before[np.isfinite(before)].ravel() for _, before, _, _ in clips])
+    low, high = np.percentile(energies, [1, 99.7]) if energies.size else (0.0, 1.0)
+    high = max(high, low + 1e-6)
+    figure = new_figure(WIDTH, 0.45 + 1.45 * len(clips))
+    grid = figure.subplots(len(clips), 3, sharey="row", squeeze=False)
+    cmap = colormaps["magma"].with_extremes(bad=MASKED)
+    for row, (title, before, hidden, after) in zip(grid, clips, strict=True):
+        frames, bands = before.shape
+        triple = (
+            (before, label_text(title, 30)),
+            (np.ma.array(before, mask=hidden), "masked in grey"),
+            (after, "reconstructed"),
+        )
+        for axes, (values, name) in zip(row, triple, strict=True):
+            # Silence is log 0: it belongs at the dark end, not in the colour of the mask.
+            filled = np.ma.array(np.nan_to_num(values, nan=low, neginf=low, posinf=high), mask=np.ma.getmask(values))
+            image = axes.imshow(
+                filled.T,
+                origin="lower",
+                aspect="auto",
+                interpolation="nearest",
+                extent=(0, frames * frame_seconds, 0, bands),
+                cmap=cmap,
+                vmin=low,
+                vmax=high,
+            )
+            axes.set_title(name, fontsize=8.5, color=INK if axes is row[0] else MUTED, pad=4)
+            axes.spines[:].set_visible(False)
+            axes.xaxis.set_major_locator(MaxNLocator(3))
+            axes.set_yticks([0, bands // 2, bands])
+        row[0].set_ylabel("mel band")
+    for axes in grid[-1]:
+        axes.set_xlabel("seconds")
+    scale = figure.colorbar(image, ax=grid, aspect=12 * len(clips), pad=0.015, fraction=0.04)
+    scale.set_label("log-mel energy", fontsize=8)
+    scale.outline.set_visible(False)
+    return figure
+
+
+@styled
+def embedding_map(points2d: npt.ArrayLike, labels: Sequence[str]) -> Figure:
+    """Points [N, 2] of a projection, with each class named at its median.
+
+    The axes of such projections have no unit, so none is shown. A name that would cover another is left out and
+    counted below the map.
+
+    Raises:
+        DataError: not one point [x, y] for each label.
+    """
+    points = np.asarray(points2d, dtype=float)
+    if not len(labels):
+        return nothing("No points.")
+    if points.shape != (len(labels), 2):
+        raise DataError(f"embedding_map: expected points of shape [{len(labels)}, 2], got {points.shape}.")
+    names = np.array([str(label) for label in labels])
+    finite = np.isfinite(points).all(axis=1)
+    classes, sizes = np.unique(names, return_counts=True)
+    figure = new_figure(WIDTH, 5.2)
+    axes = figure.subplots()
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.spines[:].set_visible(True)
+    axes.spines[:].set_color(GRID)
+    area = float(np.clip(9000 / len(points), 7, 40))
+    for index, name in enumerate(classes.tolist()):
+        colour, marker = PALETTE[index % len(PALETTE)], MARKERS[index // len(PALETTE) % len(MARKERS)]
+        own = points[(names == name) & finite]
+        dots = axes.scatter(own[:, 0], own[:, 1], s=area, c=colour, marker=marker, alpha=0.7, linewidths=0)
+        dots.set_rasterized(len(points) > 1500)
+    axes.margins(0.05)
+    axes.set_aspect("equal", adjustable="datalim")
+    # Keeps the line of the notes free while the names are placed.
+    axes.set_xlabel(" ", fontsize=8, loc="left")
+    figure.draw_without_rendering()
+    taken: list[Bbox] = []
+    skipped = 0
+    for index in np.argsort(-sizes, kind="stable").tolist():
+        own = points[(names == classes[index]) & finite]
+        placed = bool(len(own)) and _place(axes, classes[index], np.median(own, axis=0), taken)
+        skipped += not placed
+    notes = [f"{skipped} of {len(classes)} classes not named for lack of space"] if skipped else []
+    notes += [f"{np.sum(~finite)} points without finite coordinates left out"] if not finite.all() else []
+    axes.set_xlabel("; ".join(notes) or " ", fontsize=8, loc="left")
+    return figure
+
+
+@styled
+def calibration(bins: Sequence[Bin]) -> Figure:
+    """Reliability diagram of `metrics.reliability_bins`, with the number of items below.
+
+    The expected calibration error is the count-weighted mean of |accuracy - confidence|.
+    """
+    table = np.array([(b.confidence, b.accuracy, b.count) for b in bins if b.count], dtype=float).reshape(-1, 3)
+    if not len(table):
+        return nothing("No predictions to calibrate.")
+    confidence, accuracy, count = table[np.argsort(table[:, 0], kind="stable")].T
+    error = float(np.average(np.abs(accuracy - confidence), weights=count))
+    figure = new_figure(4.8, 5.0)
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
+    upper.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
+    upper.vlines(confidence, confidence, accuracy, color=PALETTE[1], linewidth=3, alpha=0.35)
+    upper.plot(confidence, accuracy, color=OURS, marker="o", markersize=5, linewidth=1.4)
+    upper.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), ylabel="accuracy")
+    upper.set_title(f"expected calibration error {error:.3f}", fontweight="bold")
+    upper.text(0.98, 0.04, "below the line: overconfident", color=MUTED, fontsize=8, ha="right")
+    upper.grid(True)
+    lower.bar(confidence, count, width=0.8 / max(len(bins), 10), color=OTHERS)
+    lower.set(xlabel="confidence", ylabel="items")
+    lower.yaxis.set_major_locator(MaxNLocator(2, integer=True))
+    lower.grid(axis="y")
+    return figure
+
+
+def _mask(masked: Array, title: str) -> npt.NDArray[np.bool_]:
+    nan = np.isnan(masked)
+    if nan.any():
+        return nan
+    if not np.isin(masked, (0, 1)).all():
+        raise DataError(
+            f"reconstruction of {title}: `masked` must be a mask of 0 and 1, or hold NaN where it hides; got neither."
+        )
+    return masked.astype(bool)
+
+
+def _finite(value: Any) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not math.isfinite(value):
+        return None
+    return float(value)
+
+
+def _points(rows: Sequence[Mapping[str, Any]], x: str, key: str) -> Array:
+    pairs = [(_finite(row.get(x)), _finite(row.get(key))) for row in rows]
+    points = np.array([pair for pair in pairs if None not in pair], dtype=float).reshape(-1, 2)
+    return points[np.argsort(points[:, 0], kind="stable")]
+
+
+def _smooth(values: Array, window: int) -> Array:
+    """Centred mean over `window` (odd) values.
+
+    It narrows towards the steep start, so as not to lag; at the end it takes what exists, so as to stay calm.
+    """
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    index = np.arange(len(values))
+    half = np.minimum(window // 2, index)
+    first, last = index - half, np.minimum(index + half + 1, len(values))
+    return np.asarray((sums[last] - sums[first]) / (last - first))
+
+
+def _spread(heights: Array, gap: float) -> list[float]:
+    """Move `heights` apart, as little as possible and in order, until neighbours differ by `gap`."""
+    order = np.argsort(heights, kind="stable")
+    steps = gap * np.arange(len(heights))
+    # Least squares under "each at least `gap` above the last" is isotonic regression of the heights less their steps.
+    blocks: list[list[float]] = []
+    for height in heights[order] - steps:
+        blocks.append([float(height)])
+        while len(blocks) > 1 and np.mean(blocks[-2]) > np.mean(blocks[-1]):
+            last = blocks.pop()
+            blocks[-1] += last
+    settled = [float(np.mean(block)) for block in blocks for _ in block]
+    places = np.empty(len(heights))
+    places[order] = np.array(settled) + steps
+    return [float(place) for place in places]
+
+
+def _count(value: float, short: bool) -> str:
+    if short and value >= 1000:
+        return f"{value / 1000:.0f}k" if value >= 9950 else f"{value / 1000:.1f}k"
+    return f"{value:.0f}" if value == round(value) else f"{value:.1f}"
+
+
+def _fit(figure: Figure, axes: Axes, side: float) -> None:
+    """Shrink the figure to its square axes of `side` inches, their labels and room for a colour bar."""
+    figure.draw_without_rendering()
+    outer = axes.get_tightbbox()
+    assert outer is not None
+    left, bottom = (np.array(axes.bbox.min) - np.array(outer.min)) / figure.dpi + 0.08
+    width, height = left + side + 0.85, bottom + side + 0.12
+    figure.set_size_inches(width, height)
+    axes.set_position((left / width, bottom / height, side / width, side / height))
+
+
+def _bars(axes: Axes, panel: Sequence[tuple[int, Any, Any, Any, bool]], common: tuple[float, float] | None) -> None:
+    """Draw one panel of `bars`: (line, value, low, high, ours)."""
+    reach = [v for _, *bounds, _ in panel for v in bounds if v is not None] + [0.0]
+    left, right = common or (min(reach), max(reach))
+    if left == right:
+        right = left + 1.0
+    largest = max(map(abs, reach))
+    decimals = 3 if largest <= 1.5 else 2 if largest < 10 else 1
+    labels = ["no value" if v is None else f"{v:.{decimals}f}".replace("-", "−") for _, v, *_ in panel]
+    # Room for the numbers beyond the ends of the bars, as a share of the panel; a bold digit is 5.6 points wide.
+    room = min(0.4, (5.6 * max(map(len, labels)) + 9) * axes.figure.dpi / 72 / axes.bbox.width)
+    before = room if left < 0 else 0.0
+    span = (right - left) / (1 - room - before)
+    axes.set_xlim(left - span * before, right + span * room)
+    ticks = [0, 0.5, 1] if common else MaxNLocator(3, steps=[1, 2, 5, 10]).tick_values(left, right)
+    axes.set_xticks([tick for tick in ticks if left <= tick <= right])
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.axvline(0, color=AXIS, linewidth=0.8)
+    for (line, value, low, high, ours), label in zip(panel, labels, strict=True):
+        value, tip = value or 0.0, value or 0.0
+        if low is not None and high is not None:
+            axes.hlines(line, low, high, color=INK, linewidth=1.3, path_effects=HALO)
+            tip = max(value, high) if value >= 0 else min(value, low)
+        axes.barh(line, value, height=0.62, color=OURS if ours else OTHERS)
+        axes.annotate(
+            label,
+            (tip, line),
+            (5 if value >= 0 else -5, 0),
+            textcoords="offset points",
+            ha="left" if value >= 0 else "right",
+            va="center",
+            fontsize=8,
+            fontweight="bold" if ours else "normal",
+        )
+
+
+def _place(axes: Axes, name: str, centre: Array, taken: list[Bbox]) -> bool:
+    """Write a class name near `centre` where it covers none of `taken`; False when there is no such place."""
+    text = axes.annotate(label_text(name), (float(centre[0]), float(centre[1])), (0, 0), textcoords="offset points")
+    text.set(ha="center", va="center", fontsize=8, fontweight="bold", color=INK, path_effects=HALO)
+    base = text.get_window_extent()
+    points = 72 / axes.figure.dpi
+    width, height = base.width * points, base.height * points
+    for dx, dy in ((0, 0), (0, 1), (0, -1), (0.6, 0.6), (-0.6, 0.6), (0.6, -0.6), (-0.6, -0.6), (0, 2), (0, -2)):
+        text.set_position((dx * width, dy * height))
+        box = text.get_window_extent().padded(1.5)
+        inside = axes.bbox.x0 <= box.x0 and box.x1 <= axes.bbox.x1 and axes.bbox.y0 <= box.y0 and box.y1 <= axes.bbox.y1
+        if inside and not any(box.overlaps(other) for other in taken):
+            taken.append(box)
+            return True
+    text.remove()
+    return False

@@ -1,0 +1,166 @@
+"""Which pictures belong on the page of a pretraining, a fine-tuning, and a result."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from auricle.config import load_yaml
+from auricle.data.items import Item
+from auricle.data.loader import Loader
+from auricle.evaluation import figures
+from auricle.evaluation.report import Report
+from auricle.evaluation.results import Result
+from auricle.inference.model import Model, load
+from auricle.training.pretrain import fixed_batch
+from auricle.training.run import read_metrics
+
+RECONSTRUCTED_CLIPS = 3
+
+
+def pretraining_page(run: Path, items: Sequence[Item]) -> Path:
+    """`report.html` of a pretraining: settings, loss curves, signs of collapse, reconstructions of some clips."""
+    model, rows, config = load(run), read_metrics(run), load_yaml(run / "config.yaml")
+    data = json.loads((run / "data.json").read_text(encoding="utf-8"))
+    last = rows[-1] if rows else {}
+    report = Report(f"Pretraining {config['method']}", str(run))
+    report.facts(
+        {
+            "preset": config["preset"],
+            "parameters": f"{sum(p.numel() for p in model.encoder.parameters()):,}",
+            "steps": last.get("step", 0),
+            "clips": data["items"],
+            "hours of audio": data["hours"],
+            "final loss": last.get("loss"),
+        }
+    )
+    report.heading("Learning")
+    report.figure(
+        figures.loss_curves(rows, ["loss", "val_loss"]),
+        "Training and validation loss. Validation uses the same crops and masks each time.",
+        "Curves of training and validation loss over steps",
+    )
+    report.figure(
+        figures.loss_curves(rows, ["effective_rank"]),
+        "Effective rank of held-out embeddings: how many directions tell clips apart. A fall to 1 is collapse.",
+        "Curve of the effective rank over steps",
+    )
+    add_reconstructions(report, model, items, config["seed"])
+    report.heading("Settings")
+    report.code((run / "config.yaml").read_text(encoding="utf-8"))
+    return report.write(run / "report.html")
+
+
+def add_reconstructions(report: Report, model: Model, items: Sequence[Item], seed: int) -> None:
+    """Masked input, reconstruction and original of the longest few of some clips."""
+    if model.objective is None or not items:
+        return
+    chosen = sorted(items[:50], key=lambda item: -item.duration)[:RECONSTRUCTED_CLIPS]
+    encoder = model.encoder
+    loader = Loader(
+        chosen,
+        rate=encoder.sample_rate,
+        batch_size=len(chosen),
+        crop_seconds=encoder.window_samples / encoder.sample_rate,
+        seed=seed,
+    )
+    batch = fixed_batch(chosen, loader).to(model.device)
+    original, hidden, rebuilt = model.objective.reconstruct(batch)  # type: ignore[operator]
+    lengths = [int(n) for n in encoder.frontend.num_frames(batch.audio.lengths)]
+    columns = [
+        [x[row, : lengths[row]].float().cpu().numpy() for row in range(len(chosen))]
+        for x in (original, hidden, rebuilt)
+    ]
+    report.heading("Reconstruction")
+    report.figure(
+        figures.reconstruction(columns[0], columns[1], columns[2], [Path(name).stem for name in batch.ids]),
+        "Log-mel spectrograms: original, what the network saw (grey is masked), and the masked part filled in by it.",
+        "Original, masked and reconstructed spectrograms side by side",
+    )
+
+
+def finetuning_page(run: Path) -> Path:
+    """`report.html` of a fine-tuning: settings and learning curves."""
+    rows, config = read_metrics(run), load_yaml(run / "config.yaml")
+    model = load(run)
+    report = Report("Fine-tuning", str(run))
+    report.facts(
+        {
+            "method": config["method"],
+            "classes": len(model.classes),
+            "steps": rows[-1]["step"] if rows else 0,
+            "held out": config["held_out"],
+            "final loss": rows[-1].get("loss") if rows else None,
+        }
+    )
+    report.heading("Learning")
+    report.figure(
+        figures.loss_curves(rows, ["loss", "val_loss"]), "Training and validation loss.", "Loss curves over steps"
+    )
+    report.figure(
+        figures.loss_curves(rows, ["accuracy", "val_accuracy"]),
+        "Training (augmented batches) and validation accuracy.",
+        "Accuracy curves over steps",
+    )
+    report.heading("Settings")
+    report.code((run / "config.yaml").read_text(encoding="utf-8"))
+    return report.write(run / "report.html")
+
+
+def result_page(result: Result, path: Path) -> Path:
+    """The page of a probe or an evaluation: scores, comparison with baselines, confusion, the surest errors."""
+    report = Report(
+        {"probe": "Probe", "classification": "Evaluation"}.get(result.task, result.task), result.model["source"]
+    )
+    report.facts({key: value for key, value in result.protocol.items() if isinstance(value, str | int | float)})
+    report.heading("Scores")
+    report.table(
+        ["metric", "value", "low", "high"],
+        [[name, q["value"], q["low"], q["high"]] for name, q in result.metrics.items()],
+        note=str(result.protocol["interval"]),
+    )
+    if result.baselines:
+        report.figure(
+            figures.bars(comparison_rows(result), ours="model"),
+            "Accuracy with 95 % intervals.",
+            "Bars of accuracy for the model and its baselines",
+        )
+        report.table(
+            ["model minus", "difference", "low", "high"],
+            [[c["b"], c["value"], c["low"], c["high"]] for c in result.comparisons],
+            note="Paired bootstrap over the same items; the difference is clear where the interval excludes 0.",
+        )
+    if result.confusion:
+        report.heading("Confusion")
+        report.figure(
+            figures.confusion(np.asarray(result.confusion["rows"]), result.confusion["labels"]),
+            "Rows are true classes, columns what was predicted.",
+            "Confusion matrix",
+        )
+    errors = sorted((i for i in result.items if i["label"] != i["predicted"]), key=lambda i: -i["score"])[:10]
+    if errors:
+        report.heading("Surest errors")
+        report.table(
+            ["clip", "label", "predicted", "score"], [[e["id"], e["label"], e["predicted"], e["score"]] for e in errors]
+        )
+    report.heading("Reproduce")
+    report.code(result.command or "(called from Python)")
+    return report.write(path)
+
+
+def comparison_rows(
+    result: Result, group: str = "accuracy"
+) -> list[tuple[str, float | None, float | None, float | None, str]]:
+    """The model's and its baselines' accuracy as rows of a bar chart."""
+    systems: dict[str, Mapping[str, Any]] = {
+        "model": result.metrics,
+        **{n: b["metrics"] for n, b in result.baselines.items()},
+    }
+    return [
+        (name, m["accuracy"]["value"], m["accuracy"]["low"], m["accuracy"]["high"], group)
+        for name, m in systems.items()
+    ]

@@ -1,0 +1,267 @@
+"""The result file: one JSON of the same shape for every evaluation.
+
+A number without its interval, its data and the command that made it cannot be compared with anything, so `Result` holds
+all of them. Files appear whole or not at all, and hold standard JSON only: NaN and infinity become null.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime
+import enum
+import json
+import math
+import os
+import platform
+import secrets
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, TypedDict
+
+import numpy as np
+
+import auricle
+from auricle.errors import ConfigError, DataError
+
+SCHEMA: Final = 1
+
+
+class Quantity(TypedDict):
+    """A number with the bounds of its confidence interval; None where it is unknown or not finite."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+class Comparison(Quantity):
+    """The difference `a` minus `b` of two systems on the same items."""
+
+    a: str
+    b: str
+
+
+class Confusion(TypedDict):
+    """Counts: `rows[i][j]` items of class `labels[i]` were called `labels[j]`."""
+
+    labels: Sequence[str]
+    rows: Sequence[Sequence[float]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What one evaluation found and everything needed to run it again.
+
+    `items` are mappings with `id`, `label`, `predicted` and `score`; `baselines` maps a name to `{"metrics": {...}}`;
+    `protocol` says how the numbers came about (split, folds, resampling of the intervals).
+
+    Raises:
+        DataError: the rows of `confusion` do not fit its labels.
+    """
+
+    task: str
+    metrics: Mapping[str, Quantity]
+    command: str
+    model: Mapping[str, Any]
+    data: Mapping[str, Any]
+    seed: int
+    protocol: Mapping[str, Any]
+    baselines: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    comparisons: Sequence[Comparison] = ()
+    confusion: Confusion | None = None
+    items: Sequence[Mapping[str, Any]] = ()
+    environment: Mapping[str, Any] = dataclasses.field(default_factory=lambda: environment())
+
+    def __post_init__(self) -> None:
+        if self.confusion is None:
+            return
+        size = len(self.confusion["labels"])
+        widths = [len(row) for row in self.confusion["rows"]]
+        if widths != [size] * size:
+            raise DataError(
+                f"confusion: expected {size} rows of {size} counts for {size} labels, "
+                f"got {len(widths)} rows of {sorted(set(widths))} counts; give one row and one column for each label."
+            )
+
+    def payload(self) -> dict[str, Any]:
+        """The content of the file, `schema` first."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {"schema": SCHEMA, **fields}
+
+    def write(self, path: Path | str) -> Path:
+        """Write the result as JSON; see `write_json`."""
+        return write_json(path, self.payload())
+
+
+def quantity(value: float | None, low: float | None = None, high: float | None = None) -> Quantity:
+    """A number and its interval as plain floats; NaN and infinity become None.
+
+    Raises:
+        DataError: `low` is above `high`.
+    """
+    number, lower, upper = (None if v is None or not math.isfinite(v) else float(v) for v in (value, low, high))
+    if lower is not None and upper is not None and lower > upper:
+        raise DataError(f"an interval must have low <= high, got low {lower} and high {upper}; swap the two.")
+    return {"value": number, "low": lower, "high": upper}
+
+
+def environment() -> dict[str, Any]:
+    """Versions and machine of this process.
+
+    `cores` are the ones this process may use. `git` is the commit of an auricle that runs from a checkout, and None for
+    an installed package.
+    """
+    # Imported here so that writing a file or a page does not wait for it.
+    import torch
+
+    return {
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "numpy": np.__version__,
+        "auricle": auricle.__version__,
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "git": _git_state(Path(auricle.__file__).parent),
+    }
+
+
+def write_json(path: Path | str, payload: Any) -> Path:
+    """Write `payload` as indented UTF-8 JSON, atomically.
+
+    NaN and infinity become null. Besides plain data, `payload` may hold dataclasses, paths, enums, dates, sets and
+    anything with `tolist()` (numpy scalars and arrays, tensors).
+
+    Raises:
+        ConfigError: the path is a folder or cannot be written.
+        DataError: `payload` holds something that JSON cannot express.
+    """
+    data = _plain(payload, "")
+    text = json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False)
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        # A file name that is not UTF-8 reaches us with surrogates; as \u escapes they survive the round trip.
+        text = json.dumps(data, indent=1, ensure_ascii=True, allow_nan=False)
+    return write_text(path, text + "\n")
+
+
+def write_text(path: Path | str, text: str) -> Path:
+    """Write UTF-8 text so that a reader sees the old file or the new one, never a part; creates parent folders.
+
+    Raises:
+        ConfigError: the path is a folder or cannot be written.
+    """
+    path = Path(path)
+    try:
+        # Through a symbolic link: the file it points to is replaced, the link stays.
+        target = Path(os.path.realpath(path))
+        if target.is_dir():
+            raise ConfigError(f"{path}: expected a file to write, got a folder; name a file inside it.")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _replace(target, text.encode("utf-8"))
+    except OSError as error:
+        reason = f"{error.strerror} ({error.filename})" if error.filename else error.strerror or str(error)
+        raise ConfigError(f"{path}: cannot be written: {reason}; choose a place that can be written.") from error
+    return path
+
+
+def _replace(target: Path, content: bytes) -> None:
+    temporary = target.parent / f".auricle-{secrets.token_hex(8)}.tmp"
+    try:
+        # open, not mkstemp: the file keeps the permissions that the user's umask gives to new files.
+        with temporary.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+    # The rename itself survives a power cut only once its folder is on disk; some systems cannot sync a folder.
+    with contextlib.suppress(OSError):
+        folder = os.open(target.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def _plain(value: Any, where: str) -> Any:
+    """`value` in the types of the json module; `where` is its place in the payload, for the error."""
+    if value is None or isinstance(value, bool | int | str):
+        return value.value if isinstance(value, enum.Enum) else value
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, enum.Enum):
+        return _plain(value.value, where)
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, datetime.date | datetime.time):
+        return value.isoformat()
+    if isinstance(value, Mapping):
+        plain = {_key(key, where): _plain(item, f"{where}.{key}") for key, item in value.items()}
+        if len(plain) != len(value):
+            raise DataError(f"{_place(where)}: two keys are the same as text, among {', '.join(plain)}.")
+        return plain
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: _plain(getattr(value, f.name), f"{where}.{f.name}") for f in dataclasses.fields(value)}
+    if isinstance(value, list | tuple):
+        return [_plain(item, f"{where}[{index}]") for index, item in enumerate(value)]
+    if isinstance(value, set | frozenset):
+        return [_plain(item, where) for item in sorted(value, key=str)]
+    if hasattr(value, "tolist"):
+        listed = value.tolist()
+        if not hasattr(listed, "tolist"):
+            return _plain(listed, where)
+    raise DataError(
+        f"{_place(where)}: JSON cannot hold a {type(value).__name__}; convert it to numbers, text, lists or mappings."
+    )
+
+
+def _place(where: str) -> str:
+    return where.lstrip(".") or "payload"
+
+
+def _key(key: Any, where: str) -> str:
+    if isinstance(key, enum.Enum):
+        key = key.value
+    if isinstance(key, str | int | np.integer | Path):
+        return str(key)
+    raise DataError(f"{_place(where)}: a key must be text or an integer, got {type(key).__name__} {key!r}.")
+
+
+def _processor() -> str:
+    # platform.processor() is empty or only the architecture on most Linux systems.
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _git_state(folder: Path) -> dict[str, Any] | None:
+    """Commit of the checkout that `folder` is tracked in, and whether tracked files differ from it."""
+    variables = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", *arguments],
+            cwd=folder,
+            env={**variables, "GIT_OPTIONAL_LOCKS": "0"},
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=10,
+        ).stdout.strip()
+
+    try:
+        # A package installed inside some other project's checkout must not report that project's commit.
+        git("ls-files", "--error-unmatch", "__init__.py")
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "--untracked-files=no"))}
+    except (OSError, subprocess.SubprocessError):
+        return None

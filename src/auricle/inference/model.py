@@ -1,0 +1,269 @@
+"""A loaded model: embeddings and predictions from files and arrays of any length.
+
+t time steps, D width, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from auricle import audio
+from auricle.config import from_dict
+from auricle.data.items import Item
+from auricle.data.loader import read_item
+from auricle.data.randomness import torch_seed
+from auricle.errors import CheckpointError, ConfigError, did_you_mean
+from auricle.methods import get_method, get_preset, method_names, preset_names
+from auricle.methods.base import AudioEncoder
+from auricle.tasks.classification import Classifier
+from auricle.tasks.windows import embed_clip, encode
+from auricle.training.checkpoint import Checkpoint, load_state, resolve
+from auricle.training.precision import autocast, resolve_precision
+
+Array = NDArray[np.float32]
+Sound = str | Path | Array | Tensor
+# Onset and offset in seconds, class probabilities [C].
+Row = tuple[float, float, NDArray[np.float64]]
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """What a sound is to a model: `clip` [D], `frames` [t, D'] and their centres `times` [t] in seconds."""
+
+    clip: Array
+    frames: Array
+    times: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A stretch of a long sound with one prediction; `score` is the probability of `label`, averaged over windows."""
+
+    onset: float
+    offset: float
+    label: str
+    score: float
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A classification of a whole sound: `scores` by label, and the segments of a sound longer than one window."""
+
+    label: str
+    score: float
+    scores: dict[str, float]
+    segments: tuple[Segment, ...]
+    duration: float
+
+
+class Model:
+    """An encoder, with a classifier where the checkpoint has one.
+
+    Attributes:
+        encoder: waves [B, S], lengths [B] to `Encoded`; a plain `nn.Module`.
+        classifier: the whole network of a fine-tuned checkpoint, or None.
+        config: what the checkpoint's config.json holds.
+        hash: identity of the weights.
+    """
+
+    def __init__(
+        self, module: nn.Module, config: dict[str, Any], hash: str, source: str, precision: str = "auto"
+    ) -> None:
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        module = module.to(self.device).eval()
+        self.classifier = module if isinstance(module, Classifier) else None
+        self.encoder: Any = module.encoder if hasattr(module, "encoder") else module
+        assert isinstance(self.encoder, AudioEncoder)
+        self.objective = module if config["kind"] == "pretraining" else None
+        self.config, self.hash, self.source = config, hash, source
+        self.precision = resolve_precision(precision, self.device)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.classifier.classes if self.classifier else ()
+
+    def embed(self, sound: Sound, rate: int | None = None) -> Embedding:
+        """Embed a file, or an array (n,) or (1, n) sampled at `rate`.
+
+        Long sounds are processed in windows of the encoder's length; all of a sound is embedded. The clip embedding is
+        the mean of the windows' pooled outputs, weighted by how much they hold. A time beyond the end of a short sound
+        (its last patch reaches into padding) is moved to the end.
+
+        Raises:
+            AudioError: the file or array cannot be used.
+            ConfigError: an array without `rate`.
+        """
+        clip, weight, end = np.zeros(self.encoder.dim), 0, 0.0
+        frames: list[Array] = []
+        times: list[NDArray[np.float64]] = []
+        with self._autocast():
+            for w in encode(self.encoder, self._blocks(sound, rate), self.device):
+                clip += w.pooled() * w.steps
+                weight += w.steps
+                frames.append(w.encoded.frames()[w.row, : w.steps].float().cpu().numpy())
+                start = w.start / self.encoder.sample_rate
+                times.append(start + w.encoded.times[: w.steps].double().cpu().numpy())
+                end = start + w.samples / self.encoder.sample_rate
+        all_times = np.minimum(np.concatenate(times), end)
+        return Embedding((clip / weight).astype(np.float32), np.concatenate(frames), all_times)
+
+    def embed_clip(self, sound: Sound, rate: int | None = None) -> Array:
+        """The clip embedding [D] alone, in memory that does not grow with the sound."""
+        with self._autocast():
+            return embed_clip(self.encoder, self._blocks(sound, rate), self.device)
+
+    def embed_items(self, items: Sequence[Item]) -> Array:
+        """Clip embeddings [items, D] of a data set's items.
+
+        Raises:
+            AudioError: an item cannot be read.
+        """
+        rate = self.encoder.sample_rate
+        with self._autocast():
+            return np.stack([embed_clip(self.encoder, [read_item(item, rate)], self.device) for item in items])
+
+    def classify(self, sound: Sound, rate: int | None = None) -> Prediction:
+        """Classify a file or array; a long one is averaged over its windows and told apart in `segments`.
+
+        Raises:
+            CheckpointError: the model has no classifier.
+            AudioError: the file or array cannot be used.
+        """
+        classifier = self._need_classifier()
+        per_second = self.encoder.sample_rate
+        rows: list[Row] = []
+        total, weight = np.zeros(len(classifier.classes)), 0
+        with self._autocast():
+            for w, probability in classifier.window_probabilities(self._blocks(sound, rate), self.device):
+                total += probability * w.steps
+                weight += w.steps
+                rows.append((w.start / per_second, (w.start + w.samples) / per_second, probability))
+        mean = total / weight
+        best = int(mean.argmax())
+        segments = tuple(_merge(rows, self.classes)) if len(rows) > 1 else ()
+        scores = {name: float(p) for name, p in zip(self.classes, mean, strict=True)}
+        return Prediction(self.classes[best], float(mean[best]), scores, segments, rows[-1][1])
+
+    def classify_items(self, items: Sequence[Item]) -> NDArray[np.float64]:
+        """Probabilities [items, C] of a data set's items.
+
+        Raises:
+            CheckpointError: the model has no classifier.
+            AudioError: an item cannot be read.
+        """
+        classifier, rate = self._need_classifier(), self.encoder.sample_rate
+        with self._autocast():
+            return np.stack([classifier.clip_probabilities([read_item(i, rate)], self.device) for i in items])
+
+    def _need_classifier(self) -> Classifier:
+        if self.classifier is None:
+            raise CheckpointError(
+                f"{self.source} is a {self.config['kind']} checkpoint without classes; train a classifier first: "
+                f"auricle finetune {self.source} DATA --out RUN"
+            )
+        return self.classifier
+
+    def _blocks(self, sound: Sound, rate: int | None) -> Iterable[Array]:
+        target = self.encoder.sample_rate
+        if isinstance(sound, str | Path):
+            return audio.blocks(sound, rate=target)
+        if rate is None:
+            raise ConfigError("an array of samples needs its sample rate: embed(array, rate).")
+        return [audio.as_wave(sound, rate, target)[0]]
+
+    def _autocast(self) -> AbstractContextManager[object]:
+        return autocast(self.precision, self.device)
+
+
+def _merge(rows: Sequence[Row], classes: tuple[str, ...]) -> Iterator[Segment]:
+    """Neighbouring windows with the same best class become one segment; each begins where the one before ends."""
+    group: list[Row] = []
+    for row in [*rows, None]:
+        if group and (row is None or row[2].argmax() != group[-1][2].argmax()):
+            best = int(group[-1][2].argmax())
+            offset = row[0] if row is not None else group[-1][1]
+            yield Segment(group[0][0], offset, classes[best], float(np.mean([p[best] for _, _, p in group])))
+            group = []
+        if row is not None:
+            group.append(row)
+
+
+def load(path: str | Path, *, weights: str = "", seed: int = 0, precision: str = "auto") -> Model:
+    """Load a checkpoint or run directory (its best checkpoint, else its latest), verified against its checksums.
+
+    A preset's name, like "ssast-tiny-patch", has no weights and is refused unless `weights="random"` asks for a network
+    initialised from `seed`.
+
+    Raises:
+        CheckpointError: no such thing, damaged, or a preset without `weights`.
+    """
+    if weights not in ("", "random"):
+        raise ConfigError(f"weights must be 'random' or left out, got '{weights}'.")
+    if weights == "random":
+        return random_model(path, seed, precision)
+    if not Path(path).exists():
+        raise CheckpointError(_no_such_model(str(path)))
+    checkpoint = resolve(Path(path))
+    module = build_module(checkpoint)
+    load_state(module, checkpoint.weights(), str(checkpoint.path))
+    return Model(module, checkpoint.config, checkpoint.hash, str(path), precision)
+
+
+def random_model(source: str | Path, seed: int, precision: str = "auto") -> Model:
+    """The network of a preset or of a checkpoint, with its input statistics but fresh weights."""
+    if Path(source).exists():
+        checkpoint = resolve(Path(source))
+        method = get_method(checkpoint.config["method"])
+        settings = from_dict(method.CONFIG, checkpoint.config["model"], str(checkpoint.path))
+        name = checkpoint.config["method"]
+    else:
+        name = next((m for m in method_names() if str(source).startswith(f"{m}-")), "")
+        if not name:
+            raise CheckpointError(_no_such_model(str(source)))
+        method, settings = get_method(name), get_preset(name, str(source)).model
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(torch_seed(seed, "init"))
+        encoder = method.build_encoder(settings)
+    config = {"kind": "encoder", "method": name, "model": settings.__dict__, "preset": str(source)}
+    return Model(encoder, config, f"random-{seed}", f"{source} (random weights, seed {seed})", precision)
+
+
+def build_module(checkpoint: Checkpoint) -> nn.Module:
+    """The network of a checkpoint, without its weights.
+
+    Raises:
+        CheckpointError: a kind of checkpoint that this version does not know.
+    """
+    config = checkpoint.config
+    method = get_method(config["method"])
+    settings = from_dict(method.CONFIG, config["model"], str(checkpoint.path / "config.json"))
+    # What is drawn here is overwritten by the checkpoint; the caller's generators stay as they are.
+    with torch.random.fork_rng(devices=[]):
+        if config["kind"] == "pretraining":
+            module: nn.Module = method.build_objective(settings)
+        elif config["kind"] == "classifier":
+            module = Classifier(method.build_encoder(settings), config["classes"])
+        else:
+            raise CheckpointError(f"{checkpoint.path} is of the unknown kind '{config['kind']}'.")
+    return module
+
+
+def _no_such_model(name: str) -> str:
+    presets = preset_names()
+    near = [p for p in presets if p == name or p.startswith(f"{name}-")]
+    if near:
+        return (
+            f"'{name}' names a configuration ({', '.join(near)}), not weights: give a checkpoint or run directory "
+            f"(auricle import FILE --out DIR makes one of a published file), or ask for random weights "
+            f'(weights="random", --random-weights SEED).'
+        )
+    return f"{name}: no such checkpoint or run directory{did_you_mean(name, presets)}."

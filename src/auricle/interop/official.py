@@ -1,0 +1,138 @@
+"""Checkpoints of other people's code, read without running any of it, as checkpoints of ours."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from auricle.config import to_dict
+from auricle.errors import CheckpointError
+from auricle.methods import get_method, method_names
+from auricle.methods.base import Imported
+from auricle.tasks.classification import Classifier
+from auricle.training.checkpoint import load_state, save_checkpoint
+
+# Keys under which trainers wrap a state dict.
+WRAPPERS = ("state_dict", "model", "model_state_dict", "module")
+
+
+@dataclass(frozen=True)
+class ImportReport:
+    """What became of a foreign file: where the checkpoint is, and every tensor's fate."""
+
+    path: Path
+    imported: Imported
+
+    def lines(self) -> list[str]:
+        """One line per tensor, then the counts."""
+        rows = [
+            f"{t.source} {list(t.shape)} -> {t.target or '-'} ({t.use}{': ' + t.note if t.note else ''})"
+            for t in self.imported.tensors
+        ]
+        uses = [t.use for t in self.imported.tensors]
+        counts = ", ".join(f"{uses.count(use)} {use}" for use in ("weight", "structure", "unused"))
+        return [*rows, f"{len(uses)} tensors: {counts}"]
+
+
+def import_checkpoint(
+    file: Path, out: Path, *, options: Mapping[str, Any] | None = None, classes: Sequence[str] = ()
+) -> ImportReport:
+    """Convert a published checkpoint file to a checkpoint directory.
+
+    Args:
+        file: a `.pth`/`.pt` state dict, or a `.safetensors` file.
+        out: the directory to make.
+        options: structure that the file does not hold; the error says which.
+        classes: label names of a fine-tuned file; numbers, if left out.
+
+    Raises:
+        CheckpointError: the file is unreadable, holds code, is of no known method, or does not fit.
+    """
+    if out.exists() and any(out.iterdir()):
+        raise CheckpointError(f"--out {out} exists and is not empty; give a new directory.")
+    imported = recognise(read_state(file), options, str(file))
+    module = build(imported, classes, str(file))
+    config: dict[str, Any] = {
+        "kind": imported.kind,
+        "method": imported.method,
+        "preset": imported.preset,
+        "model": to_dict(imported.config),
+        "imported": {"file": file.name, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()},
+        "tensors": [t.__dict__ for t in imported.tensors],
+    }
+    if isinstance(module, Classifier):
+        config |= {"classes": list(module.classes), "label": "label", "held_out": ""}
+    path = save_checkpoint(out.absolute().parent, out.name, weights=module.state_dict(), config=config)
+    return ImportReport(path, imported)
+
+
+def read_state(file: Path) -> dict[str, Tensor]:
+    """The tensors of a file; nothing in it is executed.
+
+    Raises:
+        CheckpointError: missing, truncated, not a checkpoint, or it holds objects other than tensors and plain data.
+    """
+    if not file.is_file():
+        raise CheckpointError(f"{file}: no such file.")
+    try:
+        if file.suffix == ".safetensors":
+            loaded: Any = load_file(file)
+        else:
+            loaded = torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        reason = str(error).split("\n")[0]
+        raise CheckpointError(f"{file} holds objects that could run code, so it is not loaded: {reason}") from None
+    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        reason = str(error).split("\n")[0]
+        raise CheckpointError(f"{file} cannot be read as a checkpoint, it may be truncated: {reason}") from None
+    for wrapper in WRAPPERS:
+        if isinstance(loaded, Mapping) and isinstance(loaded.get(wrapper), Mapping):
+            loaded = loaded[wrapper]
+    if not isinstance(loaded, Mapping) or not loaded:
+        raise CheckpointError(f"{file} holds {type(loaded).__name__}, expected a mapping of names to tensors.")
+    tensors = {str(name): value for name, value in loaded.items() if isinstance(value, Tensor)}
+    if len(tensors) != len(loaded):
+        others = [str(name) for name in loaded if str(name) not in tensors]
+        raise CheckpointError(f"{file}: {len(others)} entries are not tensors ({', '.join(others[:5])}).")
+    return tensors
+
+
+def recognise(state: Mapping[str, Tensor], options: Mapping[str, Any] | None, where: str) -> Imported:
+    """Find the method that a state dict belongs to, and translate it.
+
+    Raises:
+        CheckpointError: no method knows it.
+    """
+    for name in method_names():
+        method = get_method(name)
+        if method.recognises(state):
+            return method.import_state(state, options)
+    known = ", ".join(method_names())
+    raise CheckpointError(f"{where} is no checkpoint of {known}; its first tensors are {', '.join(list(state)[:4])}.")
+
+
+def build(imported: Imported, classes: Sequence[str] = (), where: str = "the file") -> nn.Module:
+    """The module of an imported checkpoint with its weights.
+
+    Raises:
+        CheckpointError: a tensor is missing or has the wrong shape, or `classes` are not as many as the file's.
+    """
+    method = get_method(imported.method)
+    if imported.kind == "pretraining":
+        module: nn.Module = method.build_objective(imported.config)
+    else:
+        names = list(classes) or [str(i) for i in range(imported.classes)]
+        if len(names) != imported.classes:
+            raise CheckpointError(f"{where} has {imported.classes} classes, but {len(names)} names were given.")
+        module = Classifier(method.build_encoder(imported.config), names)
+    load_state(module, imported.state, where)
+    return module

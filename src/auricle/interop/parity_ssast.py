@@ -1,0 +1,182 @@
+"""SSAST's parity cases, computed by the classes that train and serve."""
+
+from __future__ import annotations
+
+import random
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from auricle.audio.augment import draw_mask, mix_waveforms, noise_and_roll
+from auricle.methods.base import Imported
+from auricle.methods.ssast import SSASTConfig, SSASTEncoder, SSASTObjective, adapt_encoder, build_objective, official
+from auricle.methods.ssast.objective import Mask
+from auricle.nn import masking
+from auricle.nn.patches import patchify
+from auricle.tasks.classification import Classifier
+
+Outputs = tuple[dict[str, Tensor], dict[str, Any] | None]
+
+
+def finetune_forward(case: Path, inputs: dict[str, Tensor], meta: dict[str, Any]) -> Outputs:
+    """A pretraining checkpoint adapted to other strides and another length, with a head, in evaluation mode."""
+    args = meta["finetune_args"]
+    objective = _objective(case, meta)
+    config = SSASTConfig(
+        **{
+            **objective.config.__dict__,
+            "stride_freq": args["fstride"],
+            "stride_time": args["tstride"],
+            "mel_bins": args["input_fdim"],
+            "window_frames": args["input_tdim"],
+        }
+    )
+    encoder = adapt_encoder(objective.encoder, config)
+    model = Classifier(encoder, [str(i) for i in range(args["label_dim"])]).eval()
+    head = {
+        official.to_ours(key.removeprefix("module.")): value for key, value in _load(case / "head.safetensors").items()
+    }
+    model.head.load_state_dict({str(name).removeprefix("head."): value for name, value in head.items()})
+    with torch.no_grad():
+        frames = torch.full((len(inputs["x"]),), inputs["x"].shape[1])
+        tokens, _ = encoder.embed_patches(inputs["x"], frames)
+        *blocks, normed = encoder.transform(tokens)
+        outputs = {
+            "patch_embed_out": tokens.embeddings,
+            "tokens_in": encoder.with_prefix(tokens),
+            **{f"block_{i}_out": x for i, x in enumerate(blocks)},
+            "norm_out": normed,
+            "pos_embed_adapted": encoder.positions.detach(),
+        }
+        for name, pooling in (("avgtok", "mean"), ("cls", "prefix")):
+            encoder.config = SSASTConfig(**{**config.__dict__, "pooling": pooling})
+            outputs[f"logits_{name}"] = model.logits(encoder.forward_features(inputs["x"], frames))
+    return outputs, None
+
+
+def pretrain_losses(case: Path, inputs: dict[str, Tensor], meta: dict[str, Any]) -> Outputs:
+    """Both losses on given masks, and the gradient of every parameter under its official name."""
+    objective = _objective(case, meta).train()
+    frames = torch.full((len(inputs["x"]),), inputs["x"].shape[1])
+    tokens, features = objective.encoder.embed_patches(inputs["x"], frames)
+    masks = [_mask(inputs[f"mask_index_{task}"]) for task in ("mpc", "mpg")]
+    losses, passes = objective.losses(tokens, features, *masks)
+    losses["loss"].backward()
+    c = objective.config
+    outputs = {
+        "acc": losses["accuracy"],
+        "nce": losses["nce"],
+        "mse": losses["mse"],
+        "joint_loss": losses["loss"],
+        "cpred": objective.discriminative(passes["discriminative"].masked),
+        "gpred": objective.generative(passes["generative"].masked),
+        "norm_out_mpc": passes["discriminative"].normed,
+        "norm_out_mpg": passes["generative"].normed,
+        "patches": patchify(features, c.kernel, c.stride),
+    }
+    for name, parameter in objective.named_parameters():
+        if parameter.grad is not None:
+            outputs[f"grad.{official.to_official(name)}"] = parameter.grad
+    return {name: value.detach() for name, value in outputs.items()}, None
+
+
+def frontend(case: Path, inputs: dict[str, Tensor], meta: dict[str, Any]) -> Outputs:
+    """The loader's features: statistics, padding, cutting, mixup, SpecAugment, noise, and the SUPERB variant."""
+    conf, long, short = meta["conf"], meta["T_long"], meta["T_short"]
+
+    def encoder(rate: int = 16000) -> SSASTEncoder:
+        return SSASTEncoder(
+            SSASTConfig(
+                width=48, depth=1, heads=3, sample_rate=rate, mel_bins=conf["num_mel_bins"],
+                norm_mean=conf["mean"], norm_std=conf["std"],
+            )
+        )  # fmt: skip
+
+    def item(wave: Tensor, frames: int = long, rate: int = 16000) -> Tensor:
+        model = encoder(rate)
+        features = model.features(official.channel_zero(wave)[None])[0][0, :frames]
+        return torch.nn.functional.pad(features, (0, 0, 0, frames - len(features)), value=model.pad_value)
+
+    a = inputs["wave_a"]
+    outputs = {
+        "fbank_a_raw": encoder().frontend(a - a.mean())[0],
+        "feat_a": item(a),
+        "feat_a_cut": item(a, short),
+        "feat_stereo": item(inputs["wave_stereo"]),
+        "feat_22k": item(inputs["wave_22k"], rate=22050),
+        "label_a": torch.tensor([1.0, 1.0, 0.0]),
+    }
+    labels = {"a": torch.tensor([1.0, 1.0, 0.0]), "b": torch.tensor([0.0, 0.0, 1.0])}
+    for first, second in ("ab", "ba"):
+        weight = inputs[f"mix_lambda_{first}{second}"].item()
+        one, two = (inputs[f"wave_{name}"][0].numpy() for name in (first, second))
+        outputs[f"feat_mix_{first}{second}"] = item(torch.from_numpy(mix_waveforms(one, two, weight))[None])
+        outputs[f"label_mix_{first}{second}"] = weight * labels[first] + (1 - weight) * labels[second]
+    draws = inputs["specaug_draws"].tolist()
+    masked, pad = item(a).clone(), encoder().pad_value
+    freq, time = draw_mask(masked.shape[1], meta["freqm"], *draws[:2]), draw_mask(long, meta["timem"], *draws[2:])
+    masked[:, slice(*freq)] = pad
+    masked[slice(*time)] = pad
+    outputs["feat_specaug"] = masked
+    outputs["feat_noise"] = noise_and_roll(
+        item(a), inputs["noise_field"], inputs["noise_scale"].item(), int(inputs["noise_roll"])
+    )
+    return outputs | _superb_features(encoder(), a, long, short), None
+
+
+def _superb_features(model: SSASTEncoder, wave: Tensor, long: int, short: int) -> dict[str, Tensor]:
+    # SUPERB's extractor keeps the mean of the waveform, takes AudioSet's statistics, and pads with 0 after normalising.
+    audioset = SSASTConfig()
+    log_mel = model.frontend(wave)[0]
+    features = (log_mel - audioset.norm_mean) / (2 * audioset.norm_std)
+    padded = torch.nn.functional.pad(features, (0, 0, 0, max(0, long - len(features))))
+    return {"superb_feat_a_pad": padded[:long], "superb_feat_a_cut": features[:short]}
+
+
+def mask_sampler(case: Path, inputs: dict[str, Tensor], meta: dict[str, Any]) -> Outputs:
+    """The official samplers, from recorded starts and from Python's own generator."""
+    outputs: dict[str, Tensor] = {}
+    for index, spec in enumerate(meta["cases"]):
+        grid, count = (spec["f_dim"], spec["t_dim"]), spec["mask_size"]
+        starts = iter(inputs[f"case{index}.start_ids"].tolist())
+        ids = masking.official_cluster_mask(grid, count, spec["cluster_side"], starts)
+        frame = masking.official_frame_mask(grid[0] * grid[1], count, random.Random(spec["python_random_seed"]))
+        outputs[f"case{index}.mask_ids"] = torch.from_numpy(ids)
+        outputs[f"case{index}.frame_mask_ids"] = torch.from_numpy(frame)
+    return outputs, None
+
+
+def _objective(case: Path, meta: dict[str, Any]) -> SSASTObjective:
+    imported = import_case(case, meta)
+    objective = build_objective(imported.config)
+    objective.load_state_dict(imported.state)
+    return objective
+
+
+def import_case(case: Path, meta: dict[str, Any]) -> Imported:
+    """The case's official state dict through the importer that users call."""
+    heads = re.search(r"num_heads\s*=\s*(\d+)", meta.get("monkeypatch", ""))
+    return official.import_state(_load(case / "weights.safetensors"), {"heads": int(heads[1])} if heads else {})
+
+
+def _mask(ids: Tensor) -> Mask:
+    return Mask(ids, torch.ones_like(ids, dtype=torch.bool))
+
+
+def _load(path: Path) -> dict[str, Tensor]:
+    loaded: dict[str, Tensor] = load_file(path)
+    return loaded
+
+
+FAMILIES = {
+    "ssast/finetune_forward": finetune_forward,
+    "ssast/pretrain_losses": pretrain_losses,
+    "ssast/frontend": frontend,
+    "ssast/mask_sampler": mask_sampler,
+}
+
+__all__ = ["FAMILIES", "finetune_forward", "frontend", "import_case", "mask_sampler", "pretrain_losses"]

@@ -1,0 +1,61 @@
+"""The methods by name. Nothing is imported before it is asked for.
+
+Third parties add a method by an entry point of the group `auricle.methods`, whose value is a module with the attributes
+of `auricle.methods.base.Method`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from importlib.metadata import entry_points
+from typing import cast
+
+from auricle.errors import ConfigError, did_you_mean
+from auricle.methods.base import Method, Preset
+
+METHODS: dict[str, str] = {
+    "ssast": "auricle.methods.ssast",
+}
+
+
+def method_names() -> list[str]:
+    """Names of all methods, our own first."""
+    return [
+        *METHODS,
+        *sorted(point.name for point in entry_points(group="auricle.methods") if point.name not in METHODS),
+    ]
+
+
+def get_method(name: str) -> Method:
+    """The module of a method.
+
+    Raises:
+        ConfigError: no method of that name.
+    """
+    if name in METHODS:
+        return cast(Method, importlib.import_module(METHODS[name]))
+    for point in entry_points(group="auricle.methods"):
+        if point.name == name:
+            return cast(Method, point.load())
+    names = method_names()
+    raise ConfigError(f"no method '{name}'{did_you_mean(name, names)}; the methods are {', '.join(names)}.")
+
+
+def get_preset(method: str, name: str) -> Preset:
+    """A preset by its name within the method ("tiny-patch") or its full name ("ssast-tiny-patch").
+
+    Raises:
+        ConfigError: no such method or preset.
+    """
+    presets = get_method(method).PRESETS
+    short = name.removeprefix(f"{method}-")
+    if short not in presets:
+        raise ConfigError(
+            f"{method} has no preset '{name}'{did_you_mean(short, presets)}; its presets are {', '.join(presets)}."
+        )
+    return presets[short]
+
+
+def preset_names() -> list[str]:
+    """Full names of all presets, e.g. "ssast-tiny-patch"."""
+    return [f"{method}-{preset}" for method in method_names() for preset in get_method(method).PRESETS]

@@ -1,0 +1,182 @@
+"""SSAST's pretext task: masked patches, told apart from their neighbours and reconstructed.
+
+B batch, N tokens, M masked tokens, K values of a raw patch, D width.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from auricle.data.batch import Batch
+from auricle.data.randomness import Draw
+from auricle.errors import ConfigError
+from auricle.methods.ssast.config import SSASTConfig
+from auricle.methods.ssast.model import SSASTEncoder, Tokens
+from auricle.nn import masking
+from auricle.nn.collapse import effective_rank, feature_spread
+from auricle.nn.heads import Predictor
+from auricle.nn.losses import info_nce, masked_mse
+from auricle.nn.patches import patchify, unpatchify
+
+
+@dataclass(frozen=True)
+class Mask:
+    """Masked tokens of a batch: `ids` [B, M], `valid` [B, M] (False where a clip has fewer than the most)."""
+
+    ids: Tensor
+    valid: Tensor
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One encoder pass over masked input: final outputs [B, 2 + N, D], and the masked ones among them [B, M, D]."""
+
+    normed: Tensor
+    masked: Tensor
+    mask: Mask
+
+
+class SSASTObjective(nn.Module):
+    """Joint discriminative and generative masked spectrogram patch modelling (section 2.3, Eq. 1-3).
+
+    Masked patch embeddings are replaced by one learned vector before positions are added; the encoder sees all tokens.
+    Targets are raw normalised spectrogram patches, detached, without temperature. With `passes=2` (official) each loss
+    has its own mask and its own encoder pass; with `passes=1` they share one, at half the cost.
+    """
+
+    def __init__(self, encoder: SSASTEncoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.config: SSASTConfig = encoder.config
+        c = self.config
+        tokens = c.grid[0] * c.grid[1]
+        if c.stride != c.kernel:
+            raise ConfigError(
+                f"pretraining needs patches that do not overlap: stride {c.stride} must equal the patch {c.kernel}."
+            )
+        if c.mask_count >= tokens - 1:
+            raise ConfigError(
+                f"mask_count is {c.mask_count}, but a clip of {c.window_frames} frames has only {tokens} tokens; "
+                f"set mask_count below {tokens - 1}, or mask_count=0 to mask the share mask_ratio."
+            )
+        patch = c.patch_freq * c.patch_time
+        self.mask_token = nn.Parameter(torch.empty(1, 1, c.width))
+        nn.init.xavier_normal_(self.mask_token)
+        self.discriminative = Predictor(c.width, patch)
+        self.generative = Predictor(c.width, patch)
+
+    def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
+        """`loss`, its `weight` (masked tokens it is a mean over), and its parts: `nce`, `accuracy`, `mse`."""
+        features, frames = self.encoder.features(batch.audio.data, batch.audio.lengths)
+        tokens, covered = self.encoder.embed_patches(features, frames)
+        first = self.draw_mask(tokens, batch.draw, "mask")
+        second = self.draw_mask(tokens, batch.draw, "mask-generative") if self.config.passes == 2 else first
+        return self.losses(tokens, covered, first, second)[0]
+
+    def after_step(self, progress: float) -> None:
+        """SSAST has no teacher."""
+
+    def losses(
+        self, tokens: Tokens, features: Tensor, discriminative_mask: Mask, generative_mask: Mask
+    ) -> tuple[dict[str, Tensor], dict[str, Pass]]:
+        """The losses for given masks, and the encoder passes behind them; one pass serves both if the masks are one."""
+        c = self.config
+        patches = patchify(features, c.kernel, c.stride).detach()
+        result: dict[str, Tensor] = {}
+        passes: dict[str, Pass] = {}
+        if c.task != "generative":
+            seen = passes["discriminative"] = self.run(tokens, discriminative_mask)
+            # The similarities of raw patches reach hundreds: half precision would round away what tells them apart.
+            predictions = self.discriminative(seen.masked).float()
+            targets = gather(patches, seen.mask.ids)
+            result["nce"], result["accuracy"] = info_nce(predictions, targets, seen.mask.valid, c.softmax_over)
+        if c.task != "discriminative":
+            shared = generative_mask is discriminative_mask and "discriminative" in passes
+            seen = passes["discriminative"] if shared else self.run(tokens, generative_mask)
+            passes["generative"] = seen
+            predictions = self.generative(seen.masked).float()
+            result["mse"] = masked_mse(predictions, gather(patches, seen.mask.ids), seen.mask.valid)
+        weight = c.generative_weight if c.task == "joint" else 1.0
+        parts = [result["nce"]] if "nce" in result else []
+        parts += [weight * result["mse"]] if "mse" in result else []
+        result["loss"] = torch.stack(parts).sum()
+        # Both masks hide the same number of tokens of a clip, so one weight serves both losses.
+        result["weight"] = discriminative_mask.valid.sum().float()
+        return result, passes
+
+    def run(self, tokens: Tokens, mask: Mask) -> Pass:
+        """Encode with the masked tokens replaced by the mask token."""
+        replaced = torch.zeros(tokens.embeddings.shape[:2], dtype=torch.bool, device=mask.ids.device)
+        rows = torch.arange(len(mask.ids), device=mask.ids.device)[:, None].expand_as(mask.ids)
+        replaced[rows[mask.valid], mask.ids[mask.valid]] = True
+        embeddings = torch.where(replaced.unsqueeze(-1), self.mask_token.to(tokens.embeddings.dtype), tokens.embeddings)
+        normed = self.encoder.transform(Tokens(embeddings, tokens.grid, tokens.valid))[-1]
+        prefix = normed.shape[1] - embeddings.shape[1]
+        return Pass(normed, gather(normed[:, prefix:], mask.ids), mask)
+
+    def draw_mask(self, tokens: Tokens, draw: Draw, stream: str) -> Mask:
+        """A mask for each clip, drawn from its valid tokens only, as a function of the clip's own key."""
+        valid = tokens.valid.cpu().numpy()
+        grid = tokens.grid
+        ids = [self._sample(np.broadcast_to(valid[row], grid), draw.rng(stream, row)) for row in range(len(valid))]
+        most = max(len(i) for i in ids)
+        padded = np.zeros((len(ids), most), dtype=np.int64)
+        real = np.zeros((len(ids), most), dtype=bool)
+        for row, chosen in enumerate(ids):
+            padded[row, : len(chosen)], real[row, : len(chosen)] = chosen, True
+        device = tokens.embeddings.device
+        return Mask(torch.from_numpy(padded).to(device), torch.from_numpy(real).to(device))
+
+    def _sample(self, valid: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        c = self.config
+        available = int(valid.sum())
+        # At least one token is masked and one is seen, however short the clip (a clip of one token is masked whole).
+        wanted = c.mask_count if c.mask_count else round(c.mask_ratio * available)
+        count = max(1, min(wanted, available - 1))
+        if c.mask_sampler == "official" and available == valid.size and count < valid.size - 1:
+            if valid.shape[0] == 1:
+                return masking.official_frame_mask(valid.size, count, random.Random(int(rng.integers(2**63))))
+            return masking.official_cluster_mask(valid.shape, count, int(rng.integers(3, 6)), _starts(rng, valid.size))
+        # A clip shorter than the window: the official sampler knows no padding.
+        clustered = c.mask_sampler == "cluster" or (c.mask_sampler == "official" and valid.shape[0] > 1)
+        sampler = masking.cluster_mask if clustered else masking.random_mask
+        return sampler(valid, count, rng)
+
+    @torch.no_grad()
+    def monitor(self, batch: Batch) -> dict[str, float]:
+        """Signs of collapse on unmasked clips: effective rank and spread of the pooled embeddings."""
+        pooled = self.encoder(batch.audio.data, batch.audio.lengths).pooled.float()
+        return {"effective_rank": effective_rank(pooled), "feature_spread": feature_spread(pooled)}
+
+    @torch.no_grad()
+    def reconstruct(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """For pictures: log-mel [B, T, F], True where masked [B, T, F], log-mel with masked patches predicted."""
+        c = self.config
+        tokens, features = self.encoder.embed_patches(*self.encoder.features(batch.audio.data, batch.audio.lengths))
+        mask = self.draw_mask(tokens, batch.draw, "mask")
+        predicted = self.generative(self.run(tokens, mask).masked).float()
+        patches = patchify(features, c.kernel, c.stride)
+        filled, hidden = patches.clone(), torch.zeros_like(patches)
+        for row in range(len(patches)):
+            real = mask.valid[row]
+            filled[row, mask.ids[row, real]] = predicted[row, real]
+            hidden[row, mask.ids[row, real]] = 1.0
+        scale, offset = 2 * c.norm_std, c.norm_mean
+        original, rebuilt = (unpatchify(x, tokens.grid, c.kernel) * scale + offset for x in (patches, filled))
+        return original, unpatchify(hidden, tokens.grid, c.kernel).bool(), rebuilt
+
+
+def gather(x: Tensor, ids: Tensor) -> Tensor:
+    """x [B, N, D] at ids [B, M]: [B, M, D]."""
+    return x.gather(1, ids.unsqueeze(-1).expand(-1, -1, x.shape[-1]))
+
+
+def _starts(rng: np.random.Generator, tokens: int) -> Iterator[int]:
+    while True:
+        yield from rng.integers(tokens, size=64).tolist()

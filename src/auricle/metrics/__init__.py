@@ -1,0 +1,78 @@
+"""Metrics, each tested against the reference implementation of its field, and the intervals that belong beside them."""
+
+from auricle.metrics.binary import binary_probability_metrics, cllr, f1_positive, log_loss
+from auricle.metrics.calibration import (
+    Bin,
+    brier_score,
+    calibration_error,
+    ece,
+    mce,
+    negative_log_likelihood,
+    optimal_temperature,
+    probabilities,
+    reliability_bins,
+)
+from auricle.metrics.classification import (
+    ClassScores,
+    accuracy,
+    class_precision_recall_f1,
+    classification_metrics,
+    cohen_kappa,
+    confusion_matrix,
+    f1_score,
+    macro_one_vs_rest_auc,
+    matthews_correlation,
+    top_k_accuracy,
+    unweighted_average_recall,
+)
+from auricle.metrics.intervals import Difference, Interval, bootstrap_interval, mean_over_tables, paired_bootstrap
+from auricle.metrics.ranking import average_precision, d_prime, roc_auc
+from auricle.metrics.tagging import (
+    Lwlrap,
+    argmax_accuracy,
+    class_average_precision,
+    class_roc_auc,
+    lwlrap,
+    tagging_metrics,
+)
+
+__all__ = [
+    "Bin",
+    "ClassScores",
+    "Difference",
+    "Interval",
+    "Lwlrap",
+    "accuracy",
+    "argmax_accuracy",
+    "average_precision",
+    "binary_probability_metrics",
+    "bootstrap_interval",
+    "brier_score",
+    "calibration_error",
+    "class_average_precision",
+    "class_precision_recall_f1",
+    "class_roc_auc",
+    "classification_metrics",
+    "cllr",
+    "cohen_kappa",
+    "confusion_matrix",
+    "d_prime",
+    "ece",
+    "f1_positive",
+    "f1_score",
+    "log_loss",
+    "lwlrap",
+    "macro_one_vs_rest_auc",
+    "matthews_correlation",
+    "mce",
+    "mean_over_tables",
+    "negative_log_likelihood",
+    "optimal_temperature",
+    "paired_bootstrap",
+    "probabilities",
+    "reliability_bins",
+    "roc_auc",
+    "tagging_metrics",
+    "top_k_accuracy",
+    "unweighted_average_recall",
+]

@@ -1,0 +1,23 @@
+"""Is the network still telling inputs apart? Two numbers that fall when features collapse."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def effective_rank(features: Tensor) -> float:
+    """exp(entropy of the normalised singular values) of centred features [N, D] (RankMe, without its epsilon)."""
+    centred = (features - features.mean(0)).double()
+    values = torch.linalg.svdvals(centred)
+    total = values.sum()
+    if not total > 0:
+        return 0.0
+    share = values / total
+    return float(torch.exp(-(share * share.clamp(min=1e-300).log()).sum()))
+
+
+def feature_spread(features: Tensor) -> float:
+    """Mean over dimensions of the standard deviation over inputs, relative to the root mean square; features [N, D]."""
+    scale = features.square().mean().sqrt()
+    return float(features.std(0).mean() / scale.clamp(min=1e-12))

@@ -1,0 +1,48 @@
+"""Losses that more than one method shares, each a small function that can be tested against a paper's code.
+
+B batch, M masked tokens, K values of a target.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+SoftmaxOver = Literal["predictions", "targets"]
+
+
+def info_nce(predictions: Tensor, targets: Tensor, valid: Tensor, softmax_over: SoftmaxOver) -> tuple[Tensor, Tensor]:
+    """Contrast every masked token with the other masked tokens of its clip (SSAST Eq. 1; no temperature).
+
+    `softmax_over="predictions"` is what the official code computes: for each target, which prediction is its own. With
+    it a vector added to all predictions cancels, so the last bias of the predictor gets no gradient.
+    `"targets"` is what the paper's Eq. 1 says.
+
+    Args:
+        predictions: [B, M, K].
+        targets: [B, M, K], detached by the caller.
+        valid: [B, M], False where a clip has fewer masked tokens than the longest of the batch.
+
+    Returns:
+        The mean loss over valid tokens, and the official accuracy: the arg-max over targets of the softmax over
+        predictions. That equals neither the row nor the column arg-max of the similarities; it is only logged.
+    """
+    # [B, target j, prediction i]
+    similarity = targets @ predictions.transpose(1, 2)
+    pairs = valid[:, None, :] & valid[:, :, None]
+    similarity = similarity.masked_fill(~pairs, torch.finfo(similarity.dtype).min)
+    axis = 2 if softmax_over == "predictions" else 1
+    log_probability = similarity.log_softmax(axis)
+    loss = -log_probability.diagonal(dim1=1, dim2=2)[valid].mean()
+    with torch.no_grad():
+        probability = similarity.softmax(2).masked_fill(~pairs, -1)
+        right = probability.argmax(1) == torch.arange(valid.shape[1], device=valid.device)
+        accuracy = right[valid].float().mean()
+    return loss, accuracy
+
+
+def masked_mse(predictions: Tensor, targets: Tensor, valid: Tensor) -> Tensor:
+    """Mean squared error over the values of valid tokens; predictions, targets [B, M, K], valid [B, M]."""
+    return (predictions - targets)[valid].square().mean()

@@ -1,0 +1,57 @@
+"""Pre-norm transformer blocks as in ViT and DeiT, with fused attention.
+
+B batch, N tokens, D width, H heads.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention: one fused qkv projection with bias, scale (D / H) ** -0.5."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        if width % heads:
+            raise ValueError(f"width ({width}) must be a multiple of heads ({heads})")
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
+
+    def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
+        """x [B, N, D]; `keep` [B, 1, 1, N] is False for tokens that nobody may attend to."""
+        B, N, D = x.shape
+        q, k, v = self.qkv(x).view(B, N, 3, self.heads, D // self.heads).permute(2, 0, 3, 1, 4)
+        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=keep)
+        projected: Tensor = self.proj(attended.transpose(1, 2).reshape(B, N, D))
+        return projected
+
+
+class MLP(nn.Module):
+    """Linear, exact (erf) GELU, Linear."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(width, hidden)
+        self.fc2 = nn.Linear(hidden, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        projected: Tensor = self.fc2(F.gelu(self.fc1(x)))
+        return projected
+
+
+class Block(nn.Module):
+    """x += Attention(LN(x)); x += MLP(LN(x)), LayerNorm eps 1e-6 as in timm's ViT."""
+
+    def __init__(self, width: int, heads: int, mlp_ratio: float = 4.0) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width, eps=1e-6)
+        self.attn = Attention(width, heads)
+        self.norm2 = nn.LayerNorm(width, eps=1e-6)
+        self.mlp = MLP(width, int(width * mlp_ratio))
+
+    def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
+        x = x + self.attn(self.norm1(x), keep)
+        return x + self.mlp(self.norm2(x))

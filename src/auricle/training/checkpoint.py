@@ -1,0 +1,264 @@
+"""Checkpoints that are either whole or not there.
+
+Symptom: a run is killed while it saves, and the newest file is half written; or the disk flips a bit, and training
+goes on from wrong weights. Cause: files written in place, and nothing to check them against. Here a checkpoint is a
+directory `step-000123/` that is written under a temporary name in the same file system, every file flushed to disk, and
+then renamed; its MANIFEST.json holds the size and SHA-256 of each file, and the latest checkpoint is the highest step
+whose manifest verifies. Not covered: a disk that acknowledges a flush and loses the data, and a file system without
+atomic rename.
+
+    weights.safetensors      the module's state
+    optimizer.safetensors    the optimizer's state, by parameter name (absent once exported)
+    state.json               step, position of the data, best score so far
+    config.json              kind, method, settings, label names: enough to rebuild the module
+    MANIFEST.json            size and SHA-256 of the files above
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from auricle import __version__
+from auricle.errors import CheckpointError
+
+SCHEMA = 1
+_STEP = re.compile(r"step-(\d{6,})")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A verified checkpoint directory."""
+
+    path: Path
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        return self._json("config.json")
+
+    @cached_property
+    def state(self) -> dict[str, Any]:
+        return self._json("state.json")
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of the weights: the model's identity in results."""
+        digest: str = self._json("MANIFEST.json")["files"]["weights.safetensors"]["sha256"]
+        return digest
+
+    def weights(self) -> dict[str, Tensor]:
+        return _load_tensors(self.path / "weights.safetensors")
+
+    def optimizer(self) -> dict[str, Tensor]:
+        return _load_tensors(self.path / "optimizer.safetensors")
+
+    def _json(self, name: str) -> dict[str, Any]:
+        try:
+            values: dict[str, Any] = json.loads((self.path / name).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"{self.path / name} cannot be read: {error}.") from None
+        return values
+
+
+def save_checkpoint(
+    run: Path,
+    name: str,
+    *,
+    weights: Mapping[str, Tensor],
+    config: Mapping[str, Any],
+    state: Mapping[str, Any] | None = None,
+    optimizer: Mapping[str, Tensor] | None = None,
+) -> Path:
+    """Write `run/name` so that it exists whole or not at all; replaces an existing one.
+
+    Raises:
+        CheckpointError: the file system refuses; the message names the file, and older checkpoints are untouched.
+    """
+    temporary = run / f".{name}.tmp-{os.getpid()}"
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        tensors = {"weights": weights} | ({"optimizer": optimizer} if optimizer is not None else {})
+        for kind, values in tensors.items():
+            save_file({n: t.detach().cpu().contiguous() for n, t in values.items()}, temporary / f"{kind}.safetensors")
+        header = {"schema": SCHEMA, "auricle": __version__}
+        _write_json(temporary / "config.json", header | dict(config))
+        _write_json(temporary / "state.json", dict(state or {}))
+        files = {p.name: {"size": p.stat().st_size, "sha256": _sha256(p)} for p in sorted(temporary.iterdir())}
+        _write_json(temporary / "MANIFEST.json", {"schema": SCHEMA, "files": files})
+        for path in temporary.iterdir():
+            _flush(path)
+        _flush(temporary)
+        target = run / name
+        if target.exists():
+            shutil.rmtree(target)
+        temporary.rename(target)
+        _flush(run)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise CheckpointError(
+            f"{run / name} could not be saved: {error}; the checkpoints before it are intact, "
+            "free some space or mend the permissions and run the same command again."
+        ) from error
+    return target
+
+
+def step_name(step: int) -> str:
+    return f"step-{step:06d}"
+
+
+def steps_saved(run: Path) -> list[int]:
+    """Steps that have a checkpoint directory, ascending; whether they verify is not looked at."""
+    if not run.is_dir():
+        return []
+    return sorted(int(m[1]) for p in run.iterdir() if (m := _STEP.fullmatch(p.name)) and p.is_dir())
+
+
+def latest(run: Path) -> tuple[Checkpoint | None, list[str]]:
+    """The highest step that verifies, and a sentence for each higher one that does not."""
+    problems: list[str] = []
+    for step in reversed(steps_saved(run)):
+        try:
+            return verify(run / step_name(step)), problems
+        except CheckpointError as error:
+            problems.append(str(error))
+    return None, problems
+
+
+def verify(path: Path) -> Checkpoint:
+    """Check every file of a checkpoint against its manifest.
+
+    Raises:
+        CheckpointError: not a checkpoint, or a file is missing, surplus, cut or altered.
+    """
+    manifest_path = path / "MANIFEST.json"
+    if not manifest_path.is_file():
+        raise CheckpointError(f"{path} is not a checkpoint: it holds no MANIFEST.json.")
+    try:
+        manifest = json.loads(manifest_path.read_text(encoding="utf-8"))
+        files, schema = dict(manifest["files"]), manifest["schema"]
+        expected = {name: (entry["size"], entry["sha256"]) for name, entry in files.items()}
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{manifest_path} is damaged: {error!r}; use another checkpoint.") from None
+    if schema > SCHEMA:
+        raise CheckpointError(
+            f"{path} has schema {schema}, this auricle reads up to {SCHEMA}; install a newer auricle."
+        )
+    present = {p.name for p in path.iterdir()} - {"MANIFEST.json"}
+    for surplus in sorted(present - set(files)):
+        raise CheckpointError(f"{path / surplus} is not in the manifest; remove it, or use another checkpoint.")
+    for name, (size, digest) in expected.items():
+        file = path / name
+        if not file.is_file():
+            raise CheckpointError(f"{file} is missing; use another checkpoint.")
+        if file.stat().st_size != size:
+            raise CheckpointError(f"{file} has {file.stat().st_size} bytes, expected {size}; use another checkpoint.")
+        if _sha256(file) != digest:
+            raise CheckpointError(f"{file} is damaged: its SHA-256 differs from the manifest; use another checkpoint.")
+    return Checkpoint(path)
+
+
+def resolve(path: Path) -> Checkpoint:
+    """A checkpoint directory as it is, or of a run directory the best checkpoint, else the latest.
+
+    Raises:
+        CheckpointError: nothing there that can be used.
+    """
+    if not path.exists():
+        raise CheckpointError(f"{path}: no such checkpoint or run directory.")
+    if (path / "MANIFEST.json").exists() or _STEP.fullmatch(path.name):
+        return verify(path)
+    if path.is_file():
+        raise CheckpointError(f"{path} is a file; convert a published checkpoint with: auricle import {path} --out DIR")
+    newest, problems = latest(path)
+    if newest is None:
+        detail = f" ({problems[0]})" if problems else ""
+        raise CheckpointError(f"{path} holds no usable checkpoint{detail}; give a run or checkpoint directory.")
+    best = newest.state.get("best")
+    if best and best["step"] != newest.state["step"] and (path / step_name(best["step"])).is_dir():
+        return verify(path / step_name(best["step"]))
+    return newest
+
+
+def prune(run: Path, keep: int, protected: Collection[int]) -> None:
+    """Remove all but the newest `keep` (at least two) checkpoints and the protected steps, and stale temporaries."""
+    for step in steps_saved(run)[: -max(2, keep)]:
+        if step not in protected:
+            # Renamed first, so that a kill in the middle leaves no directory that looks like a checkpoint.
+            doomed = run / f".{step_name(step)}.tmp-old"
+            shutil.rmtree(doomed, ignore_errors=True)
+            (run / step_name(step)).rename(doomed)
+            shutil.rmtree(doomed, ignore_errors=True)
+
+
+def remove_stale(run: Path) -> None:
+    """Remove what a killed save left behind; call it only while holding the run's lock."""
+    for path in run.glob(".step-*.tmp-*"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def load_state(module: torch.nn.Module, weights: Mapping[str, Tensor], where: str) -> None:
+    """Load weights strictly.
+
+    Raises:
+        CheckpointError: unknown, missing or mis-shaped tensors; up to ten of each are named.
+    """
+    have = {name: tuple(t.shape) for name, t in module.state_dict().items()}
+    got = {name: tuple(t.shape) for name, t in weights.items()}
+    complaints = []
+    for title, names in (
+        ("missing", have.keys() - got.keys()),
+        ("unknown", got.keys() - have.keys()),
+        ("wrong shape", {n for n in have.keys() & got.keys() if have[n] != got[n]}),
+    ):
+        if names:
+            complaints.append(f"{len(names)} {title} ({', '.join(sorted(names)[:10])})")
+    if complaints:
+        raise CheckpointError(f"{where} does not fit the network: tensors {'; '.join(complaints)}.")
+    module.load_state_dict(dict(weights))
+
+
+def _load_tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        loaded: dict[str, Tensor] = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}.") from None
+    return loaded
+
+
+def _write_json(path: Path, values: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(file)
+
+
+def _digest(file: Any) -> str:
+    # Python 3.10 has no hashlib.file_digest.
+    digest = hashlib.sha256()
+    while chunk := file.read(1 << 20):
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

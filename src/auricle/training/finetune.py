@@ -1,0 +1,250 @@
+"""Fine-tuning as users call it: a checkpoint and labelled data in, a run directory with a classifier out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from auricle.config import TrainConfig, from_dict, override, to_dict
+from auricle.data.formats import read_data
+from auricle.data.items import Manifest
+from auricle.data.loader import Loader, WaveCache
+from auricle.data.randomness import torch_seed
+from auricle.data.splits import Fold, folds, holdout
+from auricle.errors import ConfigError, DataError, did_you_mean
+from auricle.methods import get_method, get_preset
+from auricle.tasks.classification import Classifier
+from auricle.training import checkpoint as ckpt
+from auricle.training.log import Console
+from auricle.training.loop import Job, train
+from auricle.training.precision import autocast, resolve_precision
+from auricle.training.pretrain import pick_device, report_bad_files, write_run_facts
+from auricle.training.run import locked, start_or_check
+
+EVAL_CACHE_MB = 512
+
+
+@dataclass(frozen=True)
+class FinetunePlan:
+    """Everything resolved, nothing begun."""
+
+    checkpoint: ckpt.Checkpoint | None
+    method: str
+    preset: str
+    model: Any
+    train: TrainConfig
+    manifest: Manifest
+    label: str
+    classes: tuple[str, ...]
+    fold: Fold
+    seed: int
+    weights_seed: int | None
+
+    def config(self) -> dict[str, Any]:
+        """What `config.yaml` records and a resumed run must repeat."""
+        return {
+            "command": "finetune",
+            "method": self.method,
+            "preset": self.preset,
+            "model": to_dict(self.model),
+            "train": to_dict(self.train),
+            "seed": self.seed,
+            "init": self.checkpoint.hash
+            if self.checkpoint and self.weights_seed is None
+            else f"random-{self.weights_seed}",
+            "data": self.manifest.hash,
+            "label": self.label,
+            "held_out": self.fold.name,
+        }
+
+
+def plan(
+    model: str | Path,
+    data: Sequence[str | Path],
+    *,
+    label: str = "label",
+    settings: Mapping[str, Any] | None = None,
+    split_column: str | None = None,
+    group_column: str | None = None,
+    held_out: str = "",
+    random_weights: int | None = None,
+    steps: int = 0,
+    seed: int = 0,
+) -> FinetunePlan:
+    """Resolve a fine-tuning.
+
+    The test part of the data's own split is never trained on. Where the data has folds or groups instead of a split,
+    `held_out` names the one to leave out (the last, if empty). Without validation items, the last weights are kept,
+    unless `val_fraction` takes a part of the training items for choosing the best.
+
+    Raises:
+        ConfigError, DataError, CheckpointError: as their messages say.
+    """
+    checkpoint = ckpt.resolve(Path(model)) if Path(model).exists() or random_weights is None else None
+    if checkpoint is None:
+        name = str(model).partition("-")[0]
+        chosen, preset, method_name = get_preset(name, str(model)), str(model), name
+        base = chosen.model
+    else:
+        method_name, preset = checkpoint.config["method"], checkpoint.config.get("preset") or ""
+        chosen = get_preset(method_name, preset or get_method(method_name).DEFAULT_PRESET)
+        base = from_dict(get_method(method_name).CONFIG, checkpoint.config["model"], str(checkpoint.path))
+    settings = dict(settings or {})
+    if steps:
+        settings["steps"] = steps
+    network, train_config = override((base, chosen.finetune), settings)  # type: ignore[type-var]
+    manifest = read_data([Path(p) for p in data])
+    labels = manifest.labels_of(label)
+    fold = choose_fold(manifest, split_column, group_column, labels, held_out, seed)
+    if train_config.val_fraction and not fold.val:
+        val = holdout(fold.train, labels, train_config.val_fraction, seed, manifest.ids)
+        chosen_val = set(val)
+        fold = Fold(fold.name, tuple(i for i in fold.train if i not in chosen_val), tuple(val), fold.test, fold.note)
+    classes = tuple(sorted({labels[i] for i in fold.train}))
+    if len(classes) < 2:
+        raise DataError(
+            f"column '{label}' has {len(classes)} class in the training part ({', '.join(classes) or 'none'}); "
+            "a classifier needs at least two: choose another --label."
+        )
+    return FinetunePlan(
+        checkpoint, method_name, preset, network, train_config, manifest, label, classes, fold, seed, random_weights
+    )
+
+
+def choose_fold(
+    manifest: Manifest,
+    split_column: str | None,
+    group_column: str | None,
+    labels: Sequence[str],
+    held_out: str,
+    seed: int,
+) -> Fold:
+    """One fold of the data: the one called `held_out`, else the only one, else the last.
+
+    Raises:
+        ConfigError: no fold of that name.
+    """
+    available = folds(manifest, split_column=split_column, group_column=group_column, labels=labels, seed=seed)
+    names = [fold.name for fold in available]
+    if held_out and held_out not in names:
+        raise ConfigError(f"no fold '{held_out}'{did_you_mean(held_out, names)}; the data has {', '.join(names)}.")
+    return available[names.index(held_out) if held_out else -1]
+
+
+def build(plan: FinetunePlan) -> Classifier:
+    """The classifier with its initial weights."""
+    method = get_method(plan.method)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(torch_seed(plan.seed if plan.weights_seed is None else plan.weights_seed, "init"))
+        encoder = method.build_encoder(plan.model)
+        if plan.checkpoint is not None and plan.weights_seed is None:
+            weights = {
+                name.removeprefix("encoder."): value
+                for name, value in plan.checkpoint.weights().items()
+                if name.startswith("encoder.")
+            }
+            ckpt.load_state(encoder, weights, str(plan.checkpoint.path))
+        if plan.checkpoint is None or plan.checkpoint.config["kind"] != "classifier":
+            encoder = method.for_finetuning(encoder, plan.train.crop_seconds)
+        t = plan.train
+        return Classifier(
+            encoder,
+            plan.classes,
+            mask_freq=t.mask_freq,
+            mask_time=t.mask_time,
+            noise=t.noise,
+            label_smoothing=t.label_smoothing,
+        )
+
+
+def finetune(
+    plan: FinetunePlan,
+    out: str | Path,
+    *,
+    max_minutes: float = 0.0,
+    checkpoint_every: int = 0,
+    workers: int = 0,
+    quiet: bool = False,
+    started: float | None = None,
+) -> Path:
+    """Run a plan in `out`, or resume the run that is there; returns the run directory."""
+    run, console = Path(out), Console(quiet)
+    device = pick_device()
+    labels = plan.manifest.labels_of(plan.label)
+    with locked(run):
+        start_or_check(run, plan.config() | {"workers": workers, "max_minutes": max_minutes})
+        write_run_facts(run, plan.manifest)
+        if plan.fold.note:
+            console.say(plan.fold.note)
+        items = [plan.manifest[i] for i in plan.fold.train]
+        module = build(plan)
+        loader = Loader(
+            items,
+            rate=plan.model.sample_rate,
+            batch_size=min(plan.train.batch_size, len(items)),
+            crop_seconds=plan.train.crop_seconds,
+            seed=plan.seed,
+            targets=one_hot([labels[i] for i in plan.fold.train], plan.classes),
+            mixup=plan.train.mixup,
+            workers=workers,
+        )
+        job = Job(
+            module=module,
+            loader=loader,
+            config=plan.train,
+            run=run,
+            seed=plan.seed,
+            checkpoint_config={
+                "kind": "classifier",
+                "method": plan.method,
+                "preset": plan.preset,
+                "model": to_dict(module.encoder.config),
+                "classes": list(plan.classes),
+                "label": plan.label,
+                "held_out": plan.fold.name,
+            },
+            validate=validator(plan, labels, device) if plan.fold.val else None,
+            best_metric="val_accuracy",
+            max_minutes=max_minutes,
+            checkpoint_every=checkpoint_every,
+            device=device,
+            started=time.monotonic() if started is None else started,
+        )
+        report_bad_files(train(job, console), console)
+    return run
+
+
+def one_hot(labels: Sequence[str], classes: Sequence[str]) -> NDArray[np.float32]:
+    """[N, C] float targets."""
+    return np.array([[float(label == name) for name in classes] for label in labels], dtype=np.float32)
+
+
+def validator(plan: FinetunePlan, labels: Sequence[str], device: torch.device) -> Any:
+    """Accuracy and loss on the validation items; classes that are not in the training part count as errors."""
+    cache = WaveCache(EVAL_CACHE_MB * 2**20)
+    items = [plan.manifest[i] for i in plan.fold.val]
+    truth = [labels[i] for i in plan.fold.val]
+    precision = resolve_precision(plan.train.precision, device)
+
+    def validate(module: nn.Module) -> dict[str, float]:
+        assert isinstance(module, Classifier)
+        with autocast(precision, device):
+            waves = (cache.get(item, module.encoder.sample_rate) for item in items)
+            probability = np.stack([module.clip_probabilities([wave], device) for wave in waves])
+        predicted = [plan.classes[i] for i in probability.argmax(1)]
+        right = float(np.mean([p == t for p, t in zip(predicted, truth, strict=True)]))
+        known = [(row, plan.classes.index(t)) for row, t in enumerate(truth) if t in plan.classes]
+        loss = (
+            float(np.mean([-np.log(max(probability[row, column], 1e-12)) for row, column in known])) if known else 0.0
+        )
+        return {"val_accuracy": right, "val_loss": loss}
+
+    return validate

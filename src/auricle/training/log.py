@@ -1,0 +1,77 @@
+"""What a person sees while a network trains."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from typing import Any
+
+from rich.console import Console as RichConsole
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+# Seconds between lines where the output is not a terminal.
+LINE_EVERY = 10.0
+
+
+class Console:
+    """Progress on standard error: a bar on a terminal, a line every ten seconds elsewhere, nothing if `quiet`."""
+
+    def __init__(self, quiet: bool = False) -> None:
+        self.quiet = quiet
+        self.rich = RichConsole(file=sys.stderr, quiet=quiet)
+        self.bar: Progress | None = None
+        self.began = self.last_line = time.monotonic()
+        self.first_step = self.total = 0
+        self.first_audio: float | None = None
+
+    def say(self, text: str) -> None:
+        """One line, as it is."""
+        self.rich.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def start(self, step: int, total: int, precision: str) -> None:
+        """A training begins at `step`."""
+        self.began = self.last_line = time.monotonic()
+        self.first_step, self.total, self.first_audio = step, total, None
+        self.say(f"training: {total} steps, {precision}")
+        if self.rich.is_terminal and not self.quiet:
+            columns = (
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.description}"),
+            )
+            self.bar = Progress(*columns, console=self.rich)
+            self.bar.add_task("", total=total, completed=step)
+            self.bar.start()
+
+    def update(self, step: int, scalars: dict[str, float], audio_seconds: float, row: dict[str, Any]) -> None:
+        """After a step: `scalars` of it, the seconds of audio seen so far, and the row logged, if any."""
+        now = time.monotonic()
+        if self.first_audio is None:
+            self.first_audio, self.began = audio_seconds, now
+        rate = (audio_seconds - self.first_audio) / 3600 / max(now - self.began, 1e-9)
+        parts = [f"{key} {scalars[key]:.4g}" for key in ("loss", "accuracy") if key in scalars]
+        parts += [f"{key} {value:.4g}" for key, value in row.items() if key.startswith("val_")]
+        parts += [f"{rate:.2f} audio-h/s" if rate >= 1 else f"{rate * 3600:.0f} audio-s/s", f"{_memory_mb():.0f} MB"]
+        text = "  ".join(parts)
+        if self.bar is not None:
+            self.bar.update(self.bar.task_ids[0], completed=step, description=text)
+        elif now - self.last_line > LINE_EVERY or step == self.total or any(k.startswith("val_") for k in row):
+            self.last_line = now
+            done = max(1, step - self.first_step)
+            left = (now - self.began) / done * (self.total - step)
+            self.say(f"step {step}/{self.total}  {text}  {left:.0f} s left")
+
+    def stop(self) -> None:
+        """The training has ended."""
+        if self.bar is not None:
+            self.bar.stop()
+            self.bar = None
+
+
+def _memory_mb() -> float:
+    """Peak resident memory of this process."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)

@@ -1,0 +1,278 @@
+"""Pretraining as users call it: data and a method in, a run directory out."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from auricle.config import TrainConfig, from_dict, override, to_dict
+from auricle.data.batch import Batch
+from auricle.data.formats import read_data
+from auricle.data.items import Item, Manifest
+from auricle.data.loader import Key, Loader, read_item
+from auricle.data.randomness import generator, torch_seed
+from auricle.environment import environment
+from auricle.errors import AudioError, CheckpointError, ConfigError, DataError
+from auricle.methods import get_method, get_preset
+from auricle.methods.base import Method
+from auricle.training import checkpoint as ckpt
+from auricle.training.log import Console
+from auricle.training.loop import Job, Progress, train
+from auricle.training.run import locked, start_or_check, write_text
+
+# Clips from which input statistics are measured, and which the collapse monitor embeds.
+STATISTICS_CLIPS = 400
+MONITOR_CLIPS = 64
+# Below this share of the best a network of its width could have, embeddings hardly tell clips apart.
+COLLAPSED_RANK = 2.0
+
+
+@dataclass(frozen=True)
+class PretrainPlan:
+    """Everything resolved, nothing begun: what `--dry-run` prints and `pretrain` runs."""
+
+    method: str
+    preset: str
+    model: Any
+    train: TrainConfig
+    manifest: Manifest
+    train_items: tuple[Item, ...]
+    val_items: tuple[Item, ...]
+    seed: int
+    init: ckpt.Checkpoint | None
+
+    def config(self) -> dict[str, Any]:
+        """What `config.yaml` records and a resumed run must repeat."""
+        return {
+            "command": "pretrain",
+            "method": self.method,
+            "preset": self.preset,
+            "model": to_dict(self.model),
+            "train": to_dict(self.train),
+            "seed": self.seed,
+            "init": self.init.hash if self.init else None,
+            "data": self.manifest.hash,
+        }
+
+
+def plan(
+    method: str,
+    data: Sequence[str | Path],
+    *,
+    preset: str = "",
+    settings: Mapping[str, Any] | None = None,
+    init: str | Path | None = None,
+    steps: int = 0,
+    seed: int = 0,
+) -> PretrainPlan:
+    """Resolve a pretraining: preset, overrides, data, input statistics.
+
+    With `init`, the network is the checkpoint's and only training settings come from the preset. Input statistics are
+    measured on the data unless `norm_mean`/`norm_std` are set or a checkpoint brings its own.
+
+    Raises:
+        ConfigError, DataError, CheckpointError: as their messages say.
+    """
+    module = get_method(method)
+    if "pretrain" not in module.CAPABILITIES:
+        raise ConfigError(f"{method} cannot be pretrained.")
+    settings = dict(settings or {})
+    if steps:
+        settings["steps"] = steps
+    start = ckpt.resolve(Path(init)) if init else None
+    preset = preset or (start.config.get("preset", "") if start else "") or module.DEFAULT_PRESET
+    chosen = get_preset(method, preset)
+    base = chosen.model
+    if start is not None:
+        if start.config["kind"] != "pretraining" or start.config["method"] != method:
+            raise CheckpointError(
+                f"--init {init} is a {start.config['kind']} of {start.config['method']}; "
+                f"it takes a pretraining checkpoint of {method}."
+            )
+        base = from_dict(module.CONFIG, start.config["model"], str(start.path))
+    model, train_config = override((base, chosen.pretrain), settings)  # type: ignore[type-var]
+    manifest = read_data([Path(p) for p in data])
+    train_items, val_items = hold_out(manifest.items, train_config.val_fraction, seed)
+    if start is None and not {"norm_mean", "norm_std"} & set(settings):
+        mean, std = measure_statistics(module, model, train_items, seed)
+        model = dataclasses.replace(model, norm_mean=mean, norm_std=std)
+    return PretrainPlan(method, preset, model, train_config, manifest, train_items, val_items, seed, start)
+
+
+def build(plan: PretrainPlan) -> nn.Module:
+    """The objective with its initial weights, drawn from the seed or taken from the checkpoint."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(torch_seed(plan.seed, "init"))
+        module: nn.Module = get_method(plan.method).build_objective(plan.model)
+    if plan.init is not None:
+        ckpt.load_state(module, plan.init.weights(), str(plan.init.path))
+    return module
+
+
+def pretrain(
+    plan: PretrainPlan,
+    out: str | Path,
+    *,
+    max_minutes: float = 0.0,
+    checkpoint_every: int = 0,
+    workers: int = 0,
+    quiet: bool = False,
+    started: float | None = None,
+) -> Path:
+    """Run a plan in `out`, or resume the run that is there; returns the run directory.
+
+    Raises:
+        ConfigError: `out` holds something else, or a run with other settings.
+        NonFiniteLoss, DataError, Interrupted: see `auricle.training.loop.train`.
+    """
+    run, console = Path(out), Console(quiet)
+    device = pick_device()
+    with locked(run):
+        start_or_check(run, plan.config() | {"workers": workers, "max_minutes": max_minutes})
+        write_run_facts(run, plan.manifest)
+        loader = Loader(
+            plan.train_items,
+            rate=plan.model.sample_rate,
+            batch_size=plan.train.batch_size,
+            crop_seconds=plan.train.crop_seconds,
+            seed=plan.seed,
+            cover=True,
+            workers=workers,
+        )
+        batch = fixed_batch(plan.val_items or plan.train_items[:MONITOR_CLIPS], loader)
+        job = Job(
+            module=build(plan),
+            loader=loader,
+            config=plan.train,
+            run=run,
+            seed=plan.seed,
+            checkpoint_config={
+                "kind": "pretraining",
+                "method": plan.method,
+                "preset": plan.preset,
+                "model": to_dict(plan.model),
+            },
+            validate=lambda module: validate(module, batch, device, console),
+            max_minutes=max_minutes,
+            checkpoint_every=checkpoint_every,
+            device=device,
+            started=time.monotonic() if started is None else started,
+        )
+        progress = train(job, console)
+        report_bad_files(progress, console)
+    return run
+
+
+def validate(module: nn.Module, batch: Batch, device: torch.device, console: Console) -> dict[str, float]:
+    """The loss on held-out clips under fixed masks, and whether embeddings still tell them apart."""
+    batch = batch.to(device)
+    losses = module(batch, 1.0)
+    result = {f"val_{k}": float(v) for k, v in losses.items() if k != "weight"}
+    signs: dict[str, float] = module.monitor(batch)  # type: ignore[operator]
+    if len(batch) > 4 and signs["effective_rank"] < COLLAPSED_RANK:
+        console.say(
+            f"warning: embeddings have collapsed (effective rank {signs['effective_rank']:.1f} over "
+            f"{len(batch)} clips); lower lr, or look whether the clips differ."
+        )
+    return result | signs
+
+
+def fixed_batch(items: Sequence[Item], loader: Loader) -> Batch:
+    """The same crops of the same clips at each validation; clips that cannot be read are left out."""
+    probe = Loader(
+        items,
+        rate=loader.rate,
+        batch_size=min(len(items), MONITOR_CLIPS),
+        crop_seconds=loader.dataset.crop / loader.rate,
+        seed=loader.seed,
+    )
+    keys = [Key(-1, slot, slot) for slot in range(probe.batch_size)]
+    return probe.collate([probe.dataset[key] for key in keys])
+
+
+def hold_out(items: Sequence[Item], fraction: float, seed: int) -> tuple[tuple[Item, ...], tuple[Item, ...]]:
+    """Split off at most MONITOR_CLIPS clips for validation, by a hash of their ids; none from fewer than 50 clips."""
+    count = min(MONITOR_CLIPS, math.ceil(fraction * len(items))) if len(items) >= 50 else 0
+    if not count:
+        return tuple(items), ()
+    order = sorted(items, key=lambda item: torch_seed(seed, "hold-out", item.id))
+    held = {item.id for item in order[:count]}
+    return tuple(i for i in items if i.id not in held), tuple(i for i in items if i.id in held)
+
+
+def measure_statistics(method: Method, config: Any, items: Sequence[Item], seed: int) -> tuple[float, float]:
+    """Mean and standard deviation of the log-mel values of up to STATISTICS_CLIPS clips.
+
+    Raises:
+        DataError: none of the clips can be read, or they are silent.
+    """
+    frontend = method.build_encoder(dataclasses.replace(config, depth=1)).frontend
+    rng = generator(seed, "statistics")
+    chosen = rng.permutation(len(items))[:STATISTICS_CLIPS]
+    count, total, squares = 0, 0.0, 0.0
+    failure: AudioError | None = None
+    for index in np.sort(chosen):
+        try:
+            # A minute of each is enough, and bounds the memory.
+            wave = torch.from_numpy(read_item(_first_minute(items[index]), config.sample_rate))
+        except AudioError as error:
+            failure = error
+            continue
+        values = frontend((wave - wave.mean())[None]).double()
+        count, total, squares = (
+            count + values.numel(),
+            total + float(values.sum()),
+            squares + float(values.square().sum()),
+        )
+    if not count:
+        raise DataError(f"none of {len(chosen)} clips can be read; the last one: {failure}.")
+    mean = total / count
+    std = math.sqrt(max(0.0, squares / count - mean**2))
+    if std < 1e-3:
+        raise DataError(f"the audio is silent or constant: the log-mel values of {len(chosen)} clips do not vary.")
+    return round(mean, 6), round(std, 6)
+
+
+def _first_minute(item: Item) -> Item:
+    if item.duration <= 60:
+        return item
+    ref = item.streams["audio"]
+    return dataclasses.replace(item, streams={"audio": dataclasses.replace(ref, end=ref.start + 60)}, duration=60.0)
+
+
+def pick_device() -> torch.device:
+    """CUDA if there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def write_run_facts(run: Path, manifest: Manifest) -> None:
+    """`data.json` and `environment.json`: what was heard, and on which machine.
+
+    Raises:
+        ConfigError: the data of an existing run has changed.
+    """
+    import json
+
+    facts = {
+        "hash": manifest.hash,
+        "source": manifest.source,
+        "items": len(manifest),
+        "hours": round(manifest.hours, 4),
+    }
+    write_text(run / "data.json", json.dumps(facts, indent=1) + "\n")
+    write_text(run / "environment.json", json.dumps(environment(), indent=1) + "\n")
+
+
+def report_bad_files(progress: Progress, console: Console) -> None:
+    """Name each unreadable file once."""
+    for path, reason in progress.bad_files:
+        console.say(f"warning: {path}: {reason}; another clip stood in for it")

@@ -1,0 +1,124 @@
+"""A run directory: who owns it, what it was started with, what it has logged.
+
+config.yaml         the fully resolved settings; the same command must resolve to the same
+environment.json    versions, machine, command
+data.json           hash and size of the data
+metrics.jsonl       one JSON object per logged step
+step-000123/        checkpoints
+report.html         pictures
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from auricle.config import load_yaml
+from auricle.errors import CheckpointError, ConfigError
+
+# Settings that change how fast a run gets there, not where it goes.
+FREE = frozenset({"workers", "checkpoint_every", "max_minutes"})
+
+
+@contextmanager
+def locked(run: Path) -> Iterator[None]:
+    """Own a run directory; the lock goes with the process, however it ends.
+
+    Raises:
+        ConfigError: `run` is a file, or holds something that is not a run.
+        CheckpointError: another process is training in it.
+    """
+    if run.exists() and not run.is_dir():
+        raise ConfigError(f"--out {run} is a file; give a directory.")
+    if run.is_dir() and any(run.iterdir()) and not (run / "config.yaml").exists() and not (run / ".lock").exists():
+        raise ConfigError(f"--out {run} exists and is not a run of auricle; give a new or empty directory.")
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        handle = os.open(run / ".lock", os.O_RDWR | os.O_CREAT)
+    except OSError as error:
+        raise ConfigError(f"--out {run} cannot be written: {error}.") from None
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            owner = (run / ".lock").read_text().strip() or "unknown"
+            raise CheckpointError(f"{run} is in use by process {owner}; wait for it, or give another --out.") from None
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, str(os.getpid()).encode(), 0)
+        yield
+    finally:
+        os.close(handle)
+
+
+def start_or_check(run: Path, config: Mapping[str, Any]) -> None:
+    """Write `config.yaml` of a new run, or refuse to go on with other settings than an existing one was started with.
+
+    Settings in `FREE` may change. `train.steps` may be raised: the schedule is then computed for the new total.
+
+    Raises:
+        ConfigError: the settings differ; the message lists the differences.
+    """
+    path = run / "config.yaml"
+    plain = json.loads(json.dumps(config))
+    if path.exists():
+        old = load_yaml(path)
+        differences = [
+            f"{key}: was {old_value!r}, now {new_value!r}"
+            for key, old_value, new_value in _differences(old, plain)
+            if key.split(".")[-1] not in FREE and not _raised_steps(key, old_value, new_value)
+        ]
+        if differences:
+            raise ConfigError(
+                f"{run} was started with other settings ({'; '.join(differences[:8])}); "
+                "repeat the settings it was started with to resume it, or give another --out."
+            )
+    write_text(path, yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a file in one step, so that a kill leaves the old or the new one."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def read_metrics(run: Path) -> list[dict[str, Any]]:
+    """Rows of `metrics.jsonl`; a last line cut by a kill is left out."""
+    path = run / "metrics.jsonl"
+    if not path.exists():
+        return []
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            break
+    return rows
+
+
+def rewind_metrics(run: Path, step: int) -> None:
+    """Forget what was logged after `step`, which a resumed run will log again."""
+    rows = [row for row in read_metrics(run) if row["step"] <= step]
+    write_text(run / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def _differences(old: Any, new: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in [*old, *(k for k in new if k not in old)]:
+            yield from _differences(old.get(key), new.get(key), f"{prefix}.{key}" if prefix else str(key))
+    elif old != new:
+        yield prefix, old, new
+
+
+def _raised_steps(key: str, old: Any, new: Any) -> bool:
+    return key == "train.steps" and isinstance(old, int) and isinstance(new, int) and new > old > 0
