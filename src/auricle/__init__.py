@@ -1,8 +1,8 @@
 """Self-supervised audio representation learning, and working systems built on it.
 
-    import auricle
-    auricle.pretrain("ssast", "my_audio/", "runs/mine", max_minutes=5)
-    auricle.load("runs/mine").embed("a.wav").clip
+import auricle
+auricle.pretrain("ssast", "my_audio/", "runs/mine", max_minutes=5)
+auricle.load("runs/mine").embed("a.wav").clip
 """
 
 from __future__ import annotations

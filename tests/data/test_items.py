@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from auricle.data.atomic import atomic_path
 from auricle.data.items import AudioRef, Event, Item, Manifest
 from auricle.errors import DataError
+from auricle.files import atomic_path
 
 
 def item(path: Path, name: str, **labels: str) -> Item:

@@ -16,8 +16,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from auricle.data.atomic import atomic_path
 from auricle.errors import DataError, did_you_mean
+from auricle.files import atomic_path
 
 FORMAT = "auricle-manifest"
 VERSION = 1

@@ -6,23 +6,20 @@ all of them. Files appear whole or not at all, and hold standard JSON only: NaN 
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import datetime
 import enum
 import json
 import math
 import os
-import platform
-import secrets
-import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypedDict
 
 import numpy as np
 
-import auricle
+from auricle import files
+from auricle.environment import environment
 from auricle.errors import ConfigError, DataError
 
 SCHEMA: Final = 1
@@ -107,28 +104,6 @@ def quantity(value: float | None, low: float | None = None, high: float | None =
     return {"value": number, "low": lower, "high": upper}
 
 
-def environment() -> dict[str, Any]:
-    """Versions and machine of this process.
-
-    `cores` are the ones this process may use. `git` is the commit of an auricle that runs from a checkout, and None for
-    an installed package.
-    """
-    # Imported here so that writing a file or a page does not wait for it.
-    import torch
-
-    return {
-        "python": platform.python_version(),
-        "torch": str(torch.__version__),
-        "numpy": np.__version__,
-        "auricle": auricle.__version__,
-        "platform": platform.platform(),
-        "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "git": _git_state(Path(auricle.__file__).parent),
-    }
-
-
 def write_json(path: Path | str, payload: Any) -> Path:
     """Write `payload` as indented UTF-8 JSON, atomically.
 
@@ -161,32 +136,11 @@ def write_text(path: Path | str, text: str) -> Path:
         target = Path(os.path.realpath(path))
         if target.is_dir():
             raise ConfigError(f"{path}: expected a file to write, got a folder; name a file inside it.")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        _replace(target, text.encode("utf-8"))
+        files.write_text(target, text)
     except OSError as error:
         reason = f"{error.strerror} ({error.filename})" if error.filename else error.strerror or str(error)
         raise ConfigError(f"{path}: cannot be written: {reason}; choose a place that can be written.") from error
     return path
-
-
-def _replace(target: Path, content: bytes) -> None:
-    temporary = target.parent / f".auricle-{secrets.token_hex(8)}.tmp"
-    try:
-        # open, not mkstemp: the file keeps the permissions that the user's umask gives to new files.
-        with temporary.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
-    # The rename itself survives a power cut only once its folder is on disk; some systems cannot sync a folder.
-    with contextlib.suppress(OSError):
-        folder = os.open(target.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
 
 
 def _plain(value: Any, where: str) -> Any:
@@ -231,37 +185,3 @@ def _key(key: Any, where: str) -> str:
     if isinstance(key, str | int | np.integer | Path):
         return str(key)
     raise DataError(f"{_place(where)}: a key must be text or an integer, got {type(key).__name__} {key!r}.")
-
-
-def _processor() -> str:
-    # platform.processor() is empty or only the architecture on most Linux systems.
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
-
-
-def _git_state(folder: Path) -> dict[str, Any] | None:
-    """Commit of the checkout that `folder` is tracked in, and whether tracked files differ from it."""
-    variables = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
-
-    def git(*arguments: str) -> str:
-        return subprocess.run(
-            ["git", *arguments],
-            cwd=folder,
-            env={**variables, "GIT_OPTIONAL_LOCKS": "0"},
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=10,
-        ).stdout.strip()
-
-    try:
-        # A package installed inside some other project's checkout must not report that project's commit.
-        git("ls-files", "--error-unmatch", "__init__.py")
-        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "--untracked-files=no"))}
-    except (OSError, subprocess.SubprocessError):
-        return None

@@ -20,4 +20,4 @@ def effective_rank(features: Tensor) -> float:
 def feature_spread(features: Tensor) -> float:
     """Mean over dimensions of the standard deviation over inputs, relative to the root mean square; features [N, D]."""
     scale = features.square().mean().sqrt()
-    return float(features.std(0).mean() / scale.clamp(min=1e-12))
+    return float(features.std(0, correction=0).mean() / scale.clamp(min=1e-12))

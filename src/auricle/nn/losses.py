@@ -29,8 +29,10 @@ def info_nce(predictions: Tensor, targets: Tensor, valid: Tensor, softmax_over: 
         The mean loss over valid tokens, and the official accuracy: the arg-max over targets of the softmax over
         predictions. That equals neither the row nor the column arg-max of the similarities; it is only logged.
     """
-    # [B, target j, prediction i]
-    similarity = targets @ predictions.transpose(1, 2)
+    # Similarities of raw patches reach hundreds: autocast would choose half precision and round away what differs.
+    with torch.autocast(predictions.device.type, enabled=False):
+        # [B, target j, prediction i]
+        similarity = targets @ predictions.transpose(1, 2)
     pairs = valid[:, None, :] & valid[:, :, None]
     similarity = similarity.masked_fill(~pairs, torch.finfo(similarity.dtype).min)
     axis = 2 if softmax_over == "predictions" else 1

@@ -25,6 +25,7 @@ from auricle.data.batch import Batch
 from auricle.data.loader import Loader
 from auricle.data.randomness import torch_seed
 from auricle.errors import DataError, Interrupted, NonFiniteLoss
+from auricle.files import write_text
 from auricle.training import checkpoint as ckpt
 from auricle.training.log import Console
 from auricle.training.optim import (
@@ -35,7 +36,7 @@ from auricle.training.optim import (
     set_learning_rate,
 )
 from auricle.training.precision import autocast, resolve_precision
-from auricle.training.run import rewind_metrics, write_text
+from auricle.training.run import rewind_metrics
 
 MAX_BAD_FILES = 100
 # Seconds of trial steps from which --max-minutes computes its number of steps, and the share of the time it plans with.

@@ -22,12 +22,13 @@ from auricle.data.loader import Key, Loader, read_item
 from auricle.data.randomness import generator, torch_seed
 from auricle.environment import environment
 from auricle.errors import AudioError, CheckpointError, ConfigError, DataError
+from auricle.files import write_text
 from auricle.methods import get_method, get_preset
 from auricle.methods.base import Method
 from auricle.training import checkpoint as ckpt
 from auricle.training.log import Console
 from auricle.training.loop import Job, Progress, train
-from auricle.training.run import locked, start_or_check, write_text
+from auricle.training.run import locked, start_or_check
 
 # Clips from which input statistics are measured, and which the collapse monitor embeds.
 STATISTICS_CLIPS = 400

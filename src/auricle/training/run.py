@@ -22,6 +22,7 @@ import yaml
 
 from auricle.config import load_yaml
 from auricle.errors import CheckpointError, ConfigError
+from auricle.files import write_text
 
 # Settings that change how fast a run gets there, not where it goes.
 FREE = frozenset({"workers", "checkpoint_every", "max_minutes"})
@@ -80,16 +81,6 @@ def start_or_check(run: Path, config: Mapping[str, Any]) -> None:
                 "repeat the settings it was started with to resume it, or give another --out."
             )
     write_text(path, yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
-
-
-def write_text(path: Path, text: str) -> None:
-    """Replace a file in one step, so that a kill leaves the old or the new one."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:

@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from auricle.data.atomic import atomic_path
 from auricle.data.synth.dsp import RATE, samples
 from auricle.data.synth.scenes import GENERATOR, Scene, plan, render
 from auricle.data.synth.sources import SOURCES
 from auricle.errors import ConfigError, DataError
+from auricle.files import atomic_path
 
 SETTINGS = "synth.json"
 SHORTEST = 0.5

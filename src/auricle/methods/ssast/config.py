@@ -75,8 +75,11 @@ class SSASTConfig:
 
     @property
     def grid(self) -> tuple[int, int]:
-        """(f, t) of a clip of `window_frames`."""
-        return grid_size((self.mel_bins, self.window_frames), self.kernel, self.stride)
+        """(f, t) of a clip of `window_frames`; the official code drops the frames after the last whole patch."""
+        rows, columns = grid_size((self.mel_bins, self.window_frames), self.kernel, self.stride)
+        if not self.attend_padding:
+            columns = int(columns_for(torch.tensor(self.window_frames), self.patch_time, self.stride_time))
+        return rows, columns
 
     def for_finetuning(self, frames: int) -> SSASTConfig:
         """The same network with the denser strides of fine-tuning and a table of positions for `frames`."""

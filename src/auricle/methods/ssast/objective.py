@@ -92,7 +92,6 @@ class SSASTObjective(nn.Module):
         passes: dict[str, Pass] = {}
         if c.task != "generative":
             seen = passes["discriminative"] = self.run(tokens, discriminative_mask)
-            # The similarities of raw patches reach hundreds: half precision would round away what tells them apart.
             predictions = self.discriminative(seen.masked).float()
             targets = gather(patches, seen.mask.ids)
             result["nce"], result["accuracy"] = info_nce(predictions, targets, seen.mask.valid, c.softmax_over)
