@@ -170,6 +170,23 @@ def test_a_flac_from_a_pipe_declares_no_length_and_reads_like_any_other(channels
         read(file)
 
 
+def test_an_au_header_that_points_behind_the_file(file: Path) -> None:
+    data = encode(tone(), "16.au")
+    for length in (0, 100):
+        file.write_bytes(edited(data, 4, ">II", 10**6, length))
+        with pytest.raises(AudioError):
+            read(file)
+
+
+def test_a_large_picture_behind_a_flac_is_no_damage(file: Path) -> None:
+    data = encode(tone(), "16.flac")
+    file.write_bytes(data)
+    whole, _ = read(file)
+    file.write_bytes(data + bytes(1_500_000))
+    assert np.array_equal(read(file)[0], whole)
+    assert np.array_equal(read(file, start=0.9)[0], whole[14_400:])
+
+
 STREAMED = (0xFFFFFFFF, 0xFFFFFFF0, 0xFFFFFFFF - 44, 0x7FFFFFFF, 0x7FFFF000)
 
 
@@ -179,13 +196,18 @@ STREAMED = (0xFFFFFFFF, 0xFFFFFFF0, 0xFFFFFFFF - 44, 0x7FFFFFFF, 0x7FFFF000)
     + [("16.aiff", 42, ">", size) for size in STREAMED]
     + [("16.au", 8, ">", 0xFFFFFFFF)],
 )
-def test_a_length_written_to_a_pipe_is_no_length(name: str, offset: int, order: str, size: int, file: Path) -> None:
+def test_a_length_written_to_a_pipe_is_no_length(
+    name: str, offset: int, order: str, size: int, file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
     data = encode(tone(), name)
     assert struct.unpack_from(order + "I", data, offset)[0] in (32_000, 32_008)
     file.write_bytes(data)
     whole, _ = read(file)
+    assert not caplog.messages
     file.write_bytes(edited(data, offset, order + "I", size))
     assert np.array_equal(read(file)[0], whole)
+    assert any(str(file) in message and "pipe" in message for message in caplog.messages)
     assert np.array_equal(read(file, start=0.25, end=0.5)[0], whole[4_000:8_000])
 
 

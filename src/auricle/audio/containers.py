@@ -7,11 +7,14 @@ declared number of bytes is read here from the container itself. Files made of p
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import struct
 from dataclasses import dataclass
 from typing import BinaryIO, NamedTuple
+
+_LOG = logging.getLogger(__name__)
 
 # A hostile file can hold millions of empty chunks; no honest one comes near this.
 _MAX_CHUNKS = 10_000
@@ -103,14 +106,17 @@ def id3_length(file: BinaryIO) -> int:
         offset += 10 + (head[6] << 21 | head[7] << 14 | head[8] << 7 | head[9])
 
 
-def missing_bytes(file: BinaryIO, kind: Kind) -> Damage | None:
-    """Compare the declared size of the samples with the file, for WAV, RF64, W64, AIFF, AU, CAF and NIST SPHERE."""
+def missing_bytes(file: BinaryIO, kind: Kind, name: str) -> Damage | None:
+    """Compare the declared size of the samples with the file, for WAV, RF64, W64, AIFF, AU, CAF and NIST SPHERE.
+
+    A file from a pipe declares no size, which is noted in the log under its `name`.
+    """
     size = os.fstat(file.fileno()).st_size
     file.seek(kind.offset)
     if kind.name == "AU":
-        return _au(file.read(12), size - kind.offset)
+        return _au(file.read(12), size - kind.offset, name)
     if kind.name == "NIST":
-        return _nist(file.read(1024), size - kind.offset)
+        return _nist(file.read(1024), size - kind.offset, name)
     layout = _LAYOUTS.get(file.read(4))
     if layout is None:
         return None
@@ -121,13 +127,14 @@ def missing_bytes(file: BinaryIO, kind: Kind) -> Damage | None:
         head = file.read(layout.header.size)
         if len(head) < layout.header.size:
             return None
-        name, length = layout.header.unpack(head)
+        chunk, length = layout.header.unpack(head)
         body = offset + layout.header.size
         length -= layout.header.size if layout.counts_header else 0
-        if name[:4] == layout.data:
+        if chunk[:4] == layout.data:
             # RF64 keeps the 64-bit size in an earlier chunk and all ones here.
-            return _short(size - body, wide_size if wide_size is not None and length == 0xFFFFFFFF else length)
-        if name == b"ds64":
+            declared = wide_size if wide_size is not None and length == 0xFFFFFFFF else length
+            return _short(size - body, declared, _is_placeholder(declared), name)
+        if chunk == b"ds64":
             wide = file.read(16)
             wide_size = struct.unpack_from("<Q", wide, 8)[0] if len(wide) == 16 else None
         if length < 0:
@@ -143,8 +150,12 @@ def percent(part: float, whole: float) -> str:
     return f"{int(1000 * part / whole) / 10:g} %"
 
 
-def _short(available: int, declared: int) -> Damage | None:
-    if declared <= available or _is_placeholder(declared):
+def _short(available: int, declared: int, placeholder: bool, name: str) -> Damage | None:
+    available = max(0, available)
+    if 0 <= declared <= available:
+        return None
+    if placeholder:
+        _LOG.info("%s: the header declares no length, as from a pipe; reading to the end of the file", name)
         return None
     return Damage(
         "truncated", f"{percent(available, declared)} of the {declared:,} declared bytes of samples are there"
@@ -161,19 +172,19 @@ def _is_placeholder(size: int) -> bool:
     return any(largest - 256 < size <= largest for largest in (0xFFFFFFFF, 0x7FFFFFFF, 0x7FFFF024))
 
 
-def _au(head: bytes, size: int) -> Damage | None:
+def _au(head: bytes, size: int, name: str) -> Damage | None:
     if len(head) < 12:
         return None
     order = ">" if head[:4] == b".snd" else "<"
     offset, length = struct.unpack_from(order + "II", head, 4)
-    return None if length == 0xFFFFFFFF else _short(size - offset, length)
+    return _short(size - offset, length, length == 0xFFFFFFFF, name)
 
 
-def _nist(head: bytes, size: int) -> Damage | None:
+def _nist(head: bytes, size: int, name: str) -> Damage | None:
     fields = {key: int(value) for key, value in re.findall(rb"^(\w+) -i (\d{1,15})\s*$", head, re.MULTILINE)}
     try:
         length = fields[b"sample_count"] * fields[b"channel_count"] * fields[b"sample_n_bytes"]
         offset = int(head[8:16])
     except (KeyError, ValueError):
         return None
-    return _short(size - offset, length)
+    return _short(size - offset, length, False, name)

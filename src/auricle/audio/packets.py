@@ -18,6 +18,7 @@ from typing import Any, BinaryIO, NamedTuple
 from auricle.audio.containers import Damage, percent
 
 _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
+_FLAC_WINDOW = 1 << 20
 _PAGE = struct.Struct("<4sBBqIIIB")
 
 
@@ -260,11 +261,11 @@ def flac_lengths(file: BinaryIO, start: int, header: FlacHeader) -> Iterator[int
     """
     size = os.fstat(file.fileno()).st_size
     # Nearly every frame is shorter than the first window, none that matters is longer than the second.
-    for window in (1 << 16, 1 << 20):
+    for window in (1 << 16, _FLAC_WINDOW):
         data = _at(file, max(start, size - window), window)
         for match in reversed(list(re.finditer(rb"\xff[\xf8\xf9]", data))):
             length = _flac_frame_end(data[match.start() : match.start() + 16], header)
-            if length is not None:
+            if length is not None and length < 2**36:
                 yield length
 
 
@@ -285,6 +286,8 @@ def flac_damage(file: BinaryIO, start: int) -> Damage | None:
         if length == header.frames:
             return None
         longest = max(longest, length)
+    if not longest and os.fstat(file.fileno()).st_size - start > _FLAC_WINDOW:
+        return None  # a picture or the like behind the sound: only the decoder can tell
     if longest > header.frames:
         return Damage("damaged", f"the header declares {header.frames:,} samples but the frames go on to {longest:,}")
     return Damage("truncated", f"about {percent(longest, header.frames)} of the {header.frames:,} samples are there")

@@ -73,7 +73,7 @@ def read(
     `rate` resamples to that many Hz (None keeps the rate of the file). A range is cut at the rate of the file and then
     resampled. `channel` is "mean" or the number of a channel, from 0. `max_samples` limits channels x frames, decoded
     and resampled. `nonfinite="zero"` turns NaN and infinity into 0. `truncated="warn"` uses what is left of a cut or
-    damaged file.
+    damaged file. ADPCM and GSM files are a little longer than what was recorded: they hold whole blocks.
 
     Returns:
         float32 samples of shape (n,), and their rate in Hz.

@@ -166,9 +166,11 @@ class Source:
     def _damage(self) -> Damage | None:
         if self._kind.name == "MP3":
             return self._mpeg_scan().damage
-        checks = {"OGG": packets.ogg_damage, "FLAC": packets.flac_damage}
-        check = checks.get(self._kind.name)
-        return check(self._file, self._kind.offset) if check else containers.missing_bytes(self._file, self._kind)
+        if self._kind.name == "OGG":
+            return packets.ogg_damage(self._file, self._kind.offset)
+        if self._kind.name == "FLAC":
+            return packets.flac_damage(self._file, self._kind.offset)
+        return containers.missing_bytes(self._file, self._kind, self.name)
 
     def _mpeg_scan(self) -> packets.MpegScan:
         return self._cached("scan", lambda: packets.mpeg_scan(self._file, self._kind.offset))
@@ -177,11 +179,14 @@ class Source:
         """What `compute` finds, remembered for crops that are read from the same file again and again."""
         status = self._stat
         key = (check, self._path, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
-        if key not in _KNOWN:
-            if len(_KNOWN) >= _KNOWN_LIMIT:
-                _KNOWN.clear()
-            _KNOWN[key] = compute()
-        return cast(T, _KNOWN[key])
+        try:
+            return cast(T, _KNOWN[key])
+        except KeyError:
+            found = compute()
+        if len(_KNOWN) >= _KNOWN_LIMIT:
+            _KNOWN.clear()
+        _KNOWN[key] = found
+        return found
 
     def _check_tail(self) -> None:
         """A FLAC file that ends inside its last frame is cut for every range, not only for the range at its end."""
@@ -291,15 +296,15 @@ def open_source(path: AudioPath, truncated: Policy = "reject", check: bool = Tru
     """
     text = os.fsdecode(path)
     name = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
-    try:
-        with os.fdopen(_descriptor(text, name), "rb") as file:
+    with os.fdopen(_descriptor(text, name), "rb") as file:
+        try:
             source = Source(text, name, file, truncated, check)
-            try:
-                yield source
-            finally:
-                source.close()
-    except OSError as error:
-        raise AudioError(name, "unreadable", f"{error.strerror or error}") from None
+        except OSError as error:
+            raise AudioError(name, "unreadable", f"{error.strerror or error}") from None
+        try:
+            yield source
+        finally:
+            source.close()
 
 
 def _descriptor(path: str, name: str) -> int:

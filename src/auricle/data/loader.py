@@ -27,6 +27,8 @@ from auricle.errors import AudioError, AuricleError, DataError
 
 # Clips up to this length are read whole and kept; of longer ones, only the crop is read.
 WHOLE_SECONDS = 60.0
+# Durations written in a manifest are often rounded; a crop keeps this many seconds from the stated end.
+DURATION_ROUNDING = 0.05
 REPLACEMENT_TRIES = 20
 WORKER_TIMEOUT_SECONDS = 120
 
@@ -104,7 +106,7 @@ class ClipDataset(Dataset[Sample]):
         ref = self.items[index].streams["audio"]
         duration = self.items[index].duration
         if duration > WHOLE_SECONDS and self.crop / self.rate < duration:
-            start = ref.start + rng.random() * (duration - self.crop / self.rate)
+            start = ref.start + rng.random() * max(0.0, duration - self.crop / self.rate - DURATION_ROUNDING)
             channel: Literal["mean"] | int = "mean" if ref.channel is None else ref.channel
             wave, _ = audio.read(
                 ref.path, rate=self.rate, start=start, end=start + self.crop / self.rate, channel=channel

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -256,13 +257,7 @@ def pick_device() -> torch.device:
 
 
 def write_run_facts(run: Path, manifest: Manifest) -> None:
-    """`data.json` and `environment.json`: what was heard, and on which machine.
-
-    Raises:
-        ConfigError: the data of an existing run has changed.
-    """
-    import json
-
+    """`data.json` and `environment.json`: what was heard, and on which machine."""
     facts = {
         "hash": manifest.hash,
         "source": manifest.source,

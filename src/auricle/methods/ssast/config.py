@@ -6,6 +6,7 @@ Paper: Gong, Lai, Chung, Glass: SSAST: Self-Supervised Audio Spectrogram Transfo
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -78,7 +79,7 @@ class SSASTConfig:
         """(f, t) of a clip of `window_frames`; the official code drops the frames after the last whole patch."""
         rows, columns = grid_size((self.mel_bins, self.window_frames), self.kernel, self.stride)
         if not self.attend_padding:
-            columns = int(columns_for(torch.tensor(self.window_frames), self.patch_time, self.stride_time))
+            columns = 1 + math.ceil((self.window_frames - self.patch_time) / self.stride_time)
         return rows, columns
 
     def for_finetuning(self, frames: int) -> SSASTConfig:
