@@ -29,7 +29,9 @@ class TrainConfig:
     """How a network is trained; the same fields for pretraining and fine-tuning.
 
     `batch_size` is the global batch: what one optimizer step sees over all processes and accumulated micro-batches.
-    A step budget is `steps`, or `epochs` when `steps` is 0. `warmup` and `decay_start` are fractions of the budget.
+    A step budget is `steps`, or `epochs` when `steps` is 0. Schedules are described in `auricle.training.optim`:
+    `warmup`, `decay_start` and `decay_every` are fractions of the budget, but epochs where `schedule` is "multistep".
+    `warmup_steps` is SSAST's own warm-up, in steps.
     """
 
     steps: int = 0
@@ -43,8 +45,9 @@ class TrainConfig:
     betas: tuple[float, float] = (0.9, 0.98)
     weight_decay: float = 0.01
     clip_norm: float = 1.0
-    schedule: Literal["cosine", "step", "constant"] = "cosine"
+    schedule: Literal["cosine", "step", "constant", "multistep", "plateau"] = "cosine"
     warmup: float = 0.1
+    warmup_steps: int = 0
     final_lr: float = 0.02
     decay_start: float = 0.5
     decay_every: float = 0.1

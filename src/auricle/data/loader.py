@@ -7,30 +7,30 @@ position is one number, and any number of workers delivers the same batches in t
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader, Dataset
 
 from auricle import audio
 from auricle.audio.augment import mix_waveforms
 from auricle.data.batch import Batch, Stream
 from auricle.data.items import Item
 from auricle.data.randomness import Draw, generator
-from auricle.errors import AudioError, AuricleError, DataError
+from auricle.data.workers import read_ahead
+from auricle.errors import AudioError, ConfigError, DataError
 
 # Clips up to this length are read whole and kept; of longer ones, only the crop is read.
 WHOLE_SECONDS = 60.0
 # Durations written in a manifest are often rounded; a crop keeps this many seconds from the stated end.
 DURATION_ROUNDING = 0.05
 REPLACEMENT_TRIES = 20
-WORKER_TIMEOUT_SECONDS = 120
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Key:
     slot: int
 
 
-class ClipDataset(Dataset[Sample]):
+class ClipDataset:
     """Reads, crops and mixes one clip; lives in the workers."""
 
     def __init__(
@@ -79,7 +79,7 @@ class ClipDataset(Dataset[Sample]):
         replaced: list[tuple[str, str]] = []
         for attempt in range(REPLACEMENT_TRIES):
             try:
-                wave, target = self._read_mixed(item, key)
+                wave, target = self._read_mixed(item, key, attempt)
                 break
             except AudioError as error:
                 replaced.append((error.path, error.reason))
@@ -90,10 +90,11 @@ class ClipDataset(Dataset[Sample]):
             raise DataError(f"{REPLACEMENT_TRIES} files in a row cannot be read, the first ones being {first}.")
         return Sample(wave, target, self.items[item].id, key.epoch, key.index, tuple(replaced))
 
-    def _read_mixed(self, item: int, key: Key) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+    def _read_mixed(self, item: int, key: Key, attempt: int) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
         wave = self._read_crop(item, generator(self.seed, "crop", key.epoch, key.index))
         target = None if self.targets is None else self.targets[item]
-        rng = generator(self.seed, "mixup", key.epoch, key.index)
+        # Drawn anew for each attempt: otherwise an unreadable partner would come back every time.
+        rng = generator(self.seed, "mixup", key.epoch, key.index, *([attempt] if attempt else []))
         if self.mixup and rng.random() < self.mixup:
             # SSAST draws the partner from the whole set and the weight from Beta(10, 10) (section 1.4).
             partner, weight = int(rng.integers(len(self.items))), float(rng.beta(10, 10))
@@ -181,6 +182,8 @@ class Loader:
     ) -> None:
         if not items:
             raise DataError("there is nothing to train on: the data holds no usable clip.")
+        if workers < 0:
+            raise ConfigError(f"workers must be 0 or more, got {workers}.")
         repeats = [max(1, math.ceil(item.duration / crop_seconds)) if cover else 1 for item in items]
         self.slots = np.repeat(np.arange(len(items), dtype=np.int64), repeats)
         self.rate, self.batch_size, self.seed, self.workers = rate, batch_size, seed, workers
@@ -221,38 +224,14 @@ class Loader:
 
     def __iter__(self) -> Iterator[Batch]:
         """Batches from the current position on, without end."""
-        options: dict[str, Any] = {}
-        if self.workers:
-            # forkserver: a forked child of a process that has used torch's threads can deadlock.
-            options = {
-                "num_workers": self.workers,
-                "multiprocessing_context": "forkserver",
-                "timeout": WORKER_TIMEOUT_SECONDS,
-                "prefetch_factor": 4,
-            }
-        loader: DataLoader[Sample] = DataLoader(
-            self.dataset,
-            batch_sampler=self.keys(self.position),  # type: ignore[arg-type]
-            collate_fn=_identity,
-            # Its own generator: DataLoader would otherwise draw from, and so change, the global one.
-            generator=torch.Generator(),
-            **options,
-        )
-        batches = iter(loader)
-        while True:
-            try:
-                samples = next(batches)
-            except StopIteration:
-                return
-            except (ConnectionError, RuntimeError) as error:
-                if isinstance(error, AuricleError):
-                    raise
-                raise AuricleError(
-                    f"a loader worker died or hung at batch {self.position}: {error}; "
-                    "run the same command again to resume, with fewer --workers if memory was short."
-                ) from error
+        for samples in read_ahead(self.samples, self.workers) if self.workers else self.samples(0, 1):
             self.position += 1
             yield self.collate(samples)
+
+    def samples(self, first: int, step: int) -> Iterator[list[Sample]]:
+        """Batch number `first` from the current position on, and every `step`-th after it, not yet collated."""
+        for keys in itertools.islice(self.keys(self.position), first, None, step):
+            yield [self.dataset[key] for key in keys]
 
     def collate(self, samples: Sequence[Sample]) -> Batch:
         """Samples to a zero-padded batch."""
@@ -268,7 +247,3 @@ class Loader:
             targets=torch.from_numpy(np.stack(targets)) if targets else None,
             replaced=tuple(pair for s in samples for pair in s.replaced),
         )
-
-
-def _identity(samples: list[Sample]) -> list[Sample]:
-    return samples

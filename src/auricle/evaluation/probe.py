@@ -61,11 +61,21 @@ class Task:
 
 
 def probe_features(task: Task, features: NDArray[np.float32], head: str) -> Predictions:
-    """Train the head on each fold's training items, predict its test items: every test item once."""
+    """Train the head on each fold's training items, predict its test items: every test item once.
+
+    Raises:
+        DataError: the training items of a fold are all of one class.
+    """
     ids, truth, predicted, scores = [], [], [], []
     for fold in task.folds:
         train, test = list(fold.train), list(fold.test)
-        fitted = heads.fit(head, features[train], [task.labels[i] for i in train])
+        known = [task.labels[i] for i in train]
+        if len(set(known)) < 2:
+            raise DataError(
+                f"fold '{fold.name}': all {len(train)} training items have the label '{known[0]}', so there is nothing to "
+                f"tell apart; choose another --split-column or --group-column."
+            )
+        fitted = heads.fit(head, features[train], known)
         values = fitted.scores(features[test])
         ids += [task.manifest[i].id for i in test]
         truth += [task.labels[i] for i in test]

@@ -21,12 +21,12 @@ from auricle.config import from_dict
 from auricle.data.items import Item
 from auricle.data.loader import read_item
 from auricle.data.randomness import torch_seed
-from auricle.errors import CheckpointError, ConfigError, did_you_mean
-from auricle.methods import get_method, get_preset, method_names, preset_names
+from auricle.errors import CheckpointError, ConfigError
+from auricle.methods import get_method, get_preset, method_names
 from auricle.methods.base import AudioEncoder
 from auricle.tasks.classification import Classifier
 from auricle.tasks.windows import embed_clip, encode
-from auricle.training.checkpoint import Checkpoint, load_state, resolve
+from auricle.training.checkpoint import Checkpoint, load_state, no_such_model, resolve
 from auricle.training.precision import autocast, resolve_precision
 
 Array = NDArray[np.float32]
@@ -109,7 +109,8 @@ class Model:
             for w in encode(self.encoder, self._blocks(sound, rate), self.device):
                 clip += w.pooled() * w.steps
                 weight += w.steps
-                frames.append(w.encoded.frames()[w.row, : w.steps].float().cpu().numpy())
+                # A copy: a view would keep the whole batch of windows alive.
+                frames.append(w.encoded.frames()[w.row, : w.steps].float().cpu().numpy().copy())
                 start = w.start / self.encoder.sample_rate
                 times.append(start + w.encoded.times[: w.steps].double().cpu().numpy())
                 end = start + w.samples / self.encoder.sample_rate
@@ -210,8 +211,6 @@ def load(path: str | Path, *, weights: str = "", seed: int = 0, precision: str =
         raise ConfigError(f"weights must be 'random' or left out, got '{weights}'.")
     if weights == "random":
         return random_model(path, seed, precision)
-    if not Path(path).exists():
-        raise CheckpointError(_no_such_model(str(path)))
     checkpoint = resolve(Path(path))
     module = build_module(checkpoint)
     load_state(module, checkpoint.weights(), str(checkpoint.path))
@@ -228,7 +227,7 @@ def random_model(source: str | Path, seed: int, precision: str = "auto") -> Mode
     else:
         name = next((m for m in method_names() if str(source).startswith(f"{m}-")), "")
         if not name:
-            raise CheckpointError(_no_such_model(str(source)))
+            raise CheckpointError(no_such_model(str(source)))
         method, settings = get_method(name), get_preset(name, str(source)).model
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(torch_seed(seed, "init"))
@@ -251,19 +250,12 @@ def build_module(checkpoint: Checkpoint) -> nn.Module:
         if config["kind"] == "pretraining":
             module: nn.Module = method.build_objective(settings)
         elif config["kind"] == "classifier":
-            module = Classifier(method.build_encoder(settings), config["classes"])
+            classes = config.get("classes")
+            if not isinstance(classes, list) or not classes or not all(isinstance(name, str) for name in classes):
+                raise CheckpointError(
+                    f"{checkpoint.path / 'config.json'}: expected a list of class names in 'classes'."
+                )
+            module = Classifier(method.build_encoder(settings), classes)
         else:
             raise CheckpointError(f"{checkpoint.path} is of the unknown kind '{config['kind']}'.")
     return module
-
-
-def _no_such_model(name: str) -> str:
-    presets = preset_names()
-    near = [p for p in presets if p == name or p.startswith(f"{name}-")]
-    if near:
-        return (
-            f"'{name}' names a configuration ({', '.join(near)}), not weights: give a checkpoint or run directory "
-            f"(auricle import FILE --out DIR makes one of a published file), or ask for random weights "
-            f'(weights="random", --random-weights SEED).'
-        )
-    return f"{name}: no such checkpoint or run directory{did_you_mean(name, presets)}."

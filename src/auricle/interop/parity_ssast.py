@@ -12,12 +12,15 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from auricle.audio.augment import draw_mask, mix_waveforms, noise_and_roll
+from auricle.config import TrainConfig
 from auricle.methods.base import Imported
 from auricle.methods.ssast import SSASTConfig, SSASTEncoder, SSASTObjective, adapt_encoder, build_objective, official
 from auricle.methods.ssast.objective import Mask
+from auricle.methods.ssast.superb import SuperbUpstream, superb_features
 from auricle.nn import masking
 from auricle.nn.patches import patchify
 from auricle.tasks.classification import Classifier
+from auricle.training.optim import Clock, learning_rate_factor
 
 Outputs = tuple[dict[str, Tensor], dict[str, Any] | None]
 
@@ -125,16 +128,46 @@ def frontend(case: Path, inputs: dict[str, Tensor], meta: dict[str, Any]) -> Out
     outputs["feat_noise"] = noise_and_roll(
         item(a), inputs["noise_field"], inputs["noise_scale"].item(), int(inputs["noise_roll"])
     )
-    return outputs | _superb_features(encoder(), a, long, short), None
+    outputs["superb_feat_a_pad"] = superb_features(encoder(), a[0], long)
+    outputs["superb_feat_a_cut"] = superb_features(encoder(), a[0], short)
+    return outputs, None
 
 
-def _superb_features(model: SSASTEncoder, wave: Tensor, long: int, short: int) -> dict[str, Tensor]:
-    # SUPERB's extractor keeps the mean of the waveform, takes AudioSet's statistics, and pads with 0 after normalising.
-    audioset = SSASTConfig()
-    log_mel = model.frontend(wave)[0]
-    features = (log_mel - audioset.norm_mean) / (2 * audioset.norm_std)
-    padded = torch.nn.functional.pad(features, (0, 0, 0, max(0, long - len(features))))
-    return {"superb_feat_a_pad": padded[:long], "superb_feat_a_cut": features[:short]}
+def superb_upstream(case: Path, inputs: dict[str, Tensor], meta: dict[str, Any]) -> Outputs:
+    """The upstream that SUPERB's downstream tasks see."""
+    upstream = SuperbUpstream(_objective(case, meta).encoder, meta["args"]["target_length"]).eval()
+    waves = [inputs[name] for name in sorted(inputs, key=lambda name: int(name.removeprefix("wav_")))]
+    with torch.no_grad():
+        blocks, normed = upstream(waves)
+    hidden = {f"hidden_{i}": x for i, x in enumerate(blocks)}
+    return {"features": upstream.features(waves), **hidden, "last_hidden_state": normed}, None
+
+
+def lr_traces(case: Path, inputs: dict[str, Tensor], meta: dict[str, Any]) -> Outputs:
+    """The learning rate at every step of the official loops, from the schedules that train."""
+    outputs: dict[str, Tensor] = {}
+    for name, spec in meta["cases"].items():
+        if "eval_accs" in spec:
+            config = TrainConfig(schedule="plateau", lr=spec.get("lr", 1e-4), warmup_steps=1000, decay_factor=0.5)
+            scores = [((i + 1) * spec["epoch_iter"], score) for i, score in enumerate(spec["eval_accs"])]
+            steps, groups = range(spec["total_steps"]), None
+            clocks = [Clock(i, len(steps), scores=[s for s in scores if s[0] <= i]) for i in steps]
+        else:
+            config = TrainConfig(
+                schedule="multistep",
+                lr=spec["lr"],
+                warmup_steps=1000 if spec.get("warmup") else 0,
+                decay_start=spec["lrscheduler_start"],
+                decay_every=spec["lrscheduler_step"],
+                decay_factor=spec["lrscheduler_decay"],
+            )
+            steps = range(spec["steps_per_epoch"] * spec["n_epochs"])
+            groups = torch.tensor([1.0, spec.get("head_lr", 1)], dtype=torch.float64)
+            clocks = [Clock(i, len(steps), spec["steps_per_epoch"]) for i in steps]
+        rates = [config.lr * learning_rate_factor(clock, config) for clock in clocks]
+        trace = torch.tensor(rates, dtype=torch.float64)
+        outputs[name] = trace if groups is None else trace[:, None] * groups
+    return outputs, None
 
 
 def mask_sampler(case: Path, inputs: dict[str, Tensor], meta: dict[str, Any]) -> Outputs:
@@ -177,6 +210,17 @@ FAMILIES = {
     "ssast/pretrain_losses": pretrain_losses,
     "ssast/frontend": frontend,
     "ssast/mask_sampler": mask_sampler,
+    "ssast/superb_upstream": superb_upstream,
+    "ssast/lr_traces": lr_traces,
 }
 
-__all__ = ["FAMILIES", "finetune_forward", "frontend", "import_case", "mask_sampler", "pretrain_losses"]
+__all__ = [
+    "FAMILIES",
+    "finetune_forward",
+    "frontend",
+    "import_case",
+    "lr_traces",
+    "mask_sampler",
+    "pretrain_losses",
+    "superb_upstream",
+]

@@ -85,10 +85,12 @@ class Classifier(nn.Module):
         rows = []
         for row, x in enumerate(features):
             rng = batch.draw.rng("augment", row)
-            x = spec_augment(x, int(frames[row]), self.mask_freq, self.mask_time, rng, self.encoder.pad_value)
+            real = int(frames[row])
+            x = spec_augment(x, real, self.mask_freq, self.mask_time, rng, self.encoder.pad_value)
             if self.noise:
-                field = torch.from_numpy(rng.random(tuple(x.shape), dtype="float32")).to(x.device)
-                x = noise_and_roll(x, field, rng.random(), int(rng.integers(-10, 10)))
+                # On the clip's own frames: what is drawn must not depend on the longest clip of the batch.
+                field = torch.from_numpy(rng.random((real, x.shape[1]), dtype="float32")).to(x.device)
+                x[:real] = noise_and_roll(x[:real], field, rng.random(), int(rng.integers(-10, 10)))
             rows.append(x)
         return torch.stack(rows)
 

@@ -21,6 +21,7 @@ import json
 import os
 import re
 import shutil
+import warnings
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -33,10 +34,16 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from auricle import __version__
-from auricle.errors import CheckpointError
+from auricle.errors import CheckpointError, did_you_mean
+from auricle.methods import preset_names
 
 SCHEMA = 1
+REQUIRED = {"weights.safetensors", "config.json", "state.json"}
 _STEP = re.compile(r"step-(\d{6,})")
+
+
+class CheckpointWarning(UserWarning):
+    """A checkpoint of a run is damaged, and an older one stands in for it."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +54,11 @@ class Checkpoint:
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        return self._json("config.json")
+        config = self._json("config.json")
+        lacking = [key for key in ("kind", "method", "model") if key not in config]
+        if lacking:
+            raise CheckpointError(f"{self.path / 'config.json'} lacks {', '.join(lacking)}; use another checkpoint.")
+        return config
 
     @cached_property
     def state(self) -> dict[str, Any]:
@@ -67,9 +78,11 @@ class Checkpoint:
 
     def _json(self, name: str) -> dict[str, Any]:
         try:
-            values: dict[str, Any] = json.loads((self.path / name).read_text(encoding="utf-8"))
+            values = json.loads((self.path / name).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise CheckpointError(f"{self.path / name} cannot be read: {error}.") from None
+        if not isinstance(values, dict):
+            raise CheckpointError(f"{self.path / name} holds {type(values).__name__}, expected a JSON object.")
         return values
 
 
@@ -103,8 +116,7 @@ def save_checkpoint(
             _flush(path)
         _flush(temporary)
         target = run / name
-        if target.exists():
-            shutil.rmtree(target)
+        _remove(target)
         temporary.rename(target)
         _flush(run)
     except (OSError, SafetensorError) as error:
@@ -151,23 +163,32 @@ def verify(path: Path) -> Checkpoint:
         manifest = json.loads(manifest_path.read_text(encoding="utf-8"))
         files, schema = dict(manifest["files"]), manifest["schema"]
         expected = {name: (entry["size"], entry["sha256"]) for name, entry in files.items()}
-    except (ValueError, KeyError, TypeError) as error:
+        if not isinstance(schema, int) or schema < 1:
+            raise ValueError(f"schema {schema}")
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{manifest_path} is damaged: {error!r}; use another checkpoint.") from None
     if schema > SCHEMA:
         raise CheckpointError(
             f"{path} has schema {schema}, this auricle reads up to {SCHEMA}; install a newer auricle."
         )
+    if not files.keys() >= REQUIRED or any(Path(name).name != name for name in files):
+        raise CheckpointError(f"{manifest_path} does not list what a checkpoint holds; use another checkpoint.")
     present = {p.name for p in path.iterdir()} - {"MANIFEST.json"}
     for surplus in sorted(present - set(files)):
         raise CheckpointError(f"{path / surplus} is not in the manifest; remove it, or use another checkpoint.")
     for name, (size, digest) in expected.items():
         file = path / name
-        if not file.is_file():
-            raise CheckpointError(f"{file} is missing; use another checkpoint.")
-        if file.stat().st_size != size:
-            raise CheckpointError(f"{file} has {file.stat().st_size} bytes, expected {size}; use another checkpoint.")
-        if _sha256(file) != digest:
-            raise CheckpointError(f"{file} is damaged: its SHA-256 differs from the manifest; use another checkpoint.")
+        try:
+            if not file.is_file():
+                raise CheckpointError(f"{file} is missing; use another checkpoint.")
+            if (have := file.stat().st_size) != size:
+                raise CheckpointError(f"{file} has {have} bytes, expected {size}; use another checkpoint.")
+            if _sha256(file) != digest:
+                raise CheckpointError(
+                    f"{file} is damaged: its SHA-256 differs from the manifest; use another checkpoint."
+                )
+        except OSError as error:
+            raise CheckpointError(f"{file} cannot be read: {error}; use another checkpoint.") from None
     return Checkpoint(path)
 
 
@@ -176,9 +197,12 @@ def resolve(path: Path) -> Checkpoint:
 
     Raises:
         CheckpointError: nothing there that can be used.
+
+    Warns:
+        CheckpointWarning: a checkpoint of the run is damaged, so another one is used.
     """
     if not path.exists():
-        raise CheckpointError(f"{path}: no such checkpoint or run directory.")
+        raise CheckpointError(no_such_model(str(path)))
     if (path / "MANIFEST.json").exists() or _STEP.fullmatch(path.name):
         return verify(path)
     if path.is_file():
@@ -187,27 +211,63 @@ def resolve(path: Path) -> Checkpoint:
     if newest is None:
         detail = f" ({problems[0]})" if problems else ""
         raise CheckpointError(f"{path} holds no usable checkpoint{detail}; give a run or checkpoint directory.")
-    best = newest.state.get("best")
-    if best and best["step"] != newest.state["step"] and (path / step_name(best["step"])).is_dir():
-        return verify(path / step_name(best["step"]))
-    return newest
+    best, chosen = newest.state.get("best"), newest
+    if best and best["step"] != newest.state["step"]:
+        try:
+            chosen = verify(path / step_name(best["step"]))
+        except CheckpointError as error:
+            problems.append(str(error))
+    for problem in problems:
+        warnings.warn(f"{problem} Instead, {chosen.path} is used.", CheckpointWarning, stacklevel=2)
+    return chosen
+
+
+def no_such_model(name: str) -> str:
+    """The sentence for a path that does not exist; a preset's name is the likeliest mistake."""
+    presets = preset_names()
+    near = [p for p in presets if p == name or p.startswith(f"{name}-")]
+    if near:
+        return (
+            f"'{name}' names a configuration ({', '.join(near)}), not weights: give a checkpoint or run directory "
+            f"(auricle import FILE --out DIR makes one of a published file), or ask for random weights "
+            f'(weights="random", --random-weights SEED).'
+        )
+    return f"{name}: no such checkpoint or run directory{did_you_mean(name, presets)}."
 
 
 def prune(run: Path, keep: int, protected: Collection[int]) -> None:
-    """Remove all but the newest `keep` (at least two) checkpoints and the protected steps, and stale temporaries."""
+    """Remove all but the newest `keep` (at least two) checkpoints and the protected steps.
+
+    Raises:
+        CheckpointError: the file system refuses.
+    """
     for step in steps_saved(run)[: -max(2, keep)]:
         if step not in protected:
-            # Renamed first, so that a kill in the middle leaves no directory that looks like a checkpoint.
-            doomed = run / f".{step_name(step)}.tmp-old"
-            shutil.rmtree(doomed, ignore_errors=True)
-            (run / step_name(step)).rename(doomed)
-            shutil.rmtree(doomed, ignore_errors=True)
+            try:
+                _remove(run / step_name(step))
+            except OSError as error:
+                raise CheckpointError(
+                    f"{run / step_name(step)} could not be removed: {error}; "
+                    "mend the permissions and run the same command again."
+                ) from error
 
 
 def remove_stale(run: Path) -> None:
-    """Remove what a killed save left behind; call it only while holding the run's lock."""
-    for path in run.glob(".step-*.tmp-*"):
-        shutil.rmtree(path, ignore_errors=True)
+    """Remove what killed writers left behind; call it only while holding the run's lock."""
+    for path in run.glob(".*.tmp-*"):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _remove(checkpoint: Path) -> None:
+    # Renamed first, so that a kill in the middle leaves no directory that looks like a checkpoint.
+    if checkpoint.exists():
+        doomed = checkpoint.with_name(f".{checkpoint.name}.tmp-old")
+        shutil.rmtree(doomed, ignore_errors=True)
+        checkpoint.rename(doomed)
+        shutil.rmtree(doomed, ignore_errors=True)
 
 
 def load_state(module: torch.nn.Module, weights: Mapping[str, Tensor], where: str) -> None:

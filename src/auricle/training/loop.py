@@ -29,6 +29,7 @@ from auricle.files import write_text
 from auricle.training import checkpoint as ckpt
 from auricle.training.log import Console
 from auricle.training.optim import (
+    Clock,
     build_optimizer,
     learning_rate_factor,
     load_optimizer,
@@ -56,7 +57,8 @@ class Job:
         loader: endless batches of the global batch size.
         run: directory, locked by the caller.
         checkpoint_config: goes to each checkpoint's config.json.
-        validate: computes metrics of the module in evaluation mode; `best_metric` (higher is better) picks the best.
+        validate: computes metrics of the module in evaluation mode; `best_metric` (higher is better) picks the best
+            checkpoint, `score_metric` drives the plateau schedule.
     """
 
     module: nn.Module
@@ -67,6 +69,7 @@ class Job:
     checkpoint_config: Mapping[str, Any]
     validate: Validate | None = None
     best_metric: str = ""
+    score_metric: str = ""
     max_minutes: float = 0.0
     checkpoint_every: int = 0
     keep: int = 2
@@ -82,6 +85,7 @@ class Progress:
     total: int = 0
     loader: dict[str, int] = field(default_factory=lambda: {"position": 0})
     best: dict[str, Any] | None = None
+    scores: list[tuple[int, float]] = field(default_factory=list)
     bad_files: list[list[str]] = field(default_factory=list)
     audio_seconds: float = 0.0
     elapsed: float = 0.0
@@ -145,7 +149,8 @@ def _step(
     config, module = job.config, job.module
     _count_bad_files(job, batch, progress)
     share = progress.step / progress.total
-    lr = config.lr * learning_rate_factor(progress.step, progress.total, config)
+    clock = Clock(progress.step, progress.total, job.loader.steps_per_epoch, progress.scores)
+    lr = config.lr * learning_rate_factor(clock, config)
     set_learning_rate(optimizer, lr)
     optimizer.zero_grad(set_to_none=True)
     module.train()
@@ -203,6 +208,8 @@ def _validate(job: Job, progress: Progress) -> dict[str, float]:
     job.module.eval()
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         metrics = job.validate(job.module)
+    if job.score_metric in metrics:
+        progress.scores.append((progress.step, metrics[job.score_metric]))
     value = metrics.get(job.best_metric)
     if value is not None and (progress.best is None or value > progress.best["value"]):
         progress.best = {"step": progress.step, "metric": job.best_metric, "value": value}

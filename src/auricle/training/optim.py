@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -11,13 +12,40 @@ from torch import Tensor, nn
 from auricle.config import TrainConfig
 from auricle.errors import CheckpointError
 
+# SSAST's warm-up moves only at multiples of this many steps (traintest.py, traintest_mask.py).
+WARMUP_STRIDE = 50
+# torch's ReduceLROnPlateau as traintest_mask.py sets it: patience 2, relative threshold 1e-4.
+PATIENCE = 2
+THRESHOLD = 1e-4
 
-def learning_rate_factor(step: int, total: int, config: TrainConfig) -> float:
-    """What the learning rate of step `step` (from 0) of `total` is multiplied with.
 
-    Linear warm-up over the first `warmup` of the run, then `cosine` to `final_lr`, or `step`: times `decay_factor` at
-    `decay_start` and at every `decay_every` after it (fractions of the run), or `constant`.
+@dataclass(frozen=True)
+class Clock:
+    """Where a run stands before step `step` (from 0) of `total`.
+
+    `scores` are (steps done, score) of its validations so far, higher is better.
     """
+
+    step: int
+    total: int
+    steps_per_epoch: int = 1
+    scores: Sequence[tuple[int, float]] = ()
+
+
+def learning_rate_factor(clock: Clock, config: TrainConfig) -> float:
+    """What the learning rate of a step is multiplied with: a pure function of the step, so a resumed run repeats it.
+
+    After a linear warm-up over the first `warmup` of the run:
+        cosine     to `final_lr`
+        step       times `decay_factor` at `decay_start` and at every `decay_every` after it, fractions of the run
+        constant   1
+    SSAST's own, whose warm-up of `warmup_steps` overwrites earlier decays, as in its code:
+        multistep  times `decay_factor` at the end of epoch `decay_start` and of every `decay_every` epochs after it
+        plateau    times `decay_factor` whenever three validations in a row are not better than the best before
+    """
+    if config.schedule in ("multistep", "plateau"):
+        return _ssast_factor(clock, config)
+    step, total = clock.step, clock.total
     warmup = round(config.warmup * total)
     if step < warmup:
         return (step + 1) / warmup
@@ -30,6 +58,36 @@ def learning_rate_factor(step: int, total: int, config: TrainConfig) -> float:
             return 1.0
         return config.decay_factor ** (1 + math.floor((along - config.decay_start) / config.decay_every))
     return 1.0
+
+
+def _ssast_factor(clock: Clock, config: TrainConfig) -> float:
+    base, anchor = 1.0, 0
+    if config.warmup_steps:
+        # The last step at which the warm-up set the learning rate; decays before it are forgotten.
+        anchor = min(clock.step // WARMUP_STRIDE * WARMUP_STRIDE, config.warmup_steps)
+        base = anchor / config.warmup_steps
+    if config.schedule == "plateau":
+        decays = sum(1 for done in plateaus(clock.scores) if done > anchor)
+    else:
+        per_epoch = clock.steps_per_epoch
+        first, now = anchor // per_epoch + 1, clock.step // per_epoch + 1
+        every = max(1, round(config.decay_every))
+        decays = sum(1 for epoch in range(round(config.decay_start), now, every) if epoch >= first)
+    return base * config.decay_factor**decays
+
+
+def plateaus(scores: Sequence[tuple[int, float]]) -> list[int]:
+    """Steps at which a plateau was noticed: more than PATIENCE validations in a row without a better score."""
+    noticed, best, bad = [], -math.inf, 0
+    for done, score in scores:
+        if score > best + abs(best) * THRESHOLD if math.isfinite(best) else True:
+            best, bad = score, 0
+        else:
+            bad += 1
+        if bad > PATIENCE:
+            noticed.append(done)
+            bad = 0
+    return noticed
 
 
 def build_optimizer(module: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:

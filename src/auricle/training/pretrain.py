@@ -164,6 +164,7 @@ def pretrain(
                 "model": to_dict(plan.model),
             },
             validate=lambda module: validate(module, batch, device, console),
+            score_metric="val_score",
             max_minutes=max_minutes,
             checkpoint_every=checkpoint_every,
             device=device,
@@ -179,6 +180,8 @@ def validate(module: nn.Module, batch: Batch, device: torch.device, console: Con
     batch = batch.to(device)
     losses = module(batch, 1.0)
     result = {f"val_{k}": float(v) for k, v in losses.items() if k != "weight"}
+    # What SSAST's authors watch: the contrastive accuracy, or the reconstruction where nothing is contrasted.
+    result["val_score"] = result.get("val_accuracy", -result["val_loss"])
     signs: dict[str, float] = module.monitor(batch)  # type: ignore[operator]
     if len(batch) > 4 and signs["effective_rank"] < COLLAPSED_RANK:
         console.say(

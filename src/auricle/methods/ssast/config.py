@@ -115,7 +115,7 @@ _MODES = {
 
 def _official(size: str, mode: str) -> Preset:
     # run_mask_{patch,frame}.sh and traintest_mask.py: Adam with L2 decay, no clipping, fp32, two passes, 400 masks.
-    # The scripts halve the learning rate on plateaus of the contrastive accuracy; here it halves at every tenth.
+    # The learning rate halves on plateaus of the contrastive accuracy of validation clips.
     small = size == "tiny"
     pretrain = TrainConfig(
         epochs=10,
@@ -126,12 +126,11 @@ def _official(size: str, mode: str) -> Preset:
         betas=(0.95, 0.999),
         weight_decay=5e-7,
         clip_norm=0.0,
-        schedule="step",
-        warmup=0.01,
-        decay_start=0.3,
-        decay_every=0.1,
+        schedule="plateau",
+        warmup_steps=1000,
         decay_factor=0.5,
         precision="fp32",
+        validate_every=800 if small else 4000,
         val_fraction=0.01,
     )
     # run_esc_{patch,frame}.sh.
@@ -144,10 +143,9 @@ def _official(size: str, mode: str) -> Preset:
         betas=(0.95, 0.999),
         weight_decay=5e-7,
         clip_norm=0.0,
-        schedule="step",
-        warmup=0.0,
-        decay_start=0.1,
-        decay_every=0.02,
+        schedule="multistep",
+        decay_start=6,
+        decay_every=1,
         decay_factor=0.85,
         mask_freq=24,
         mask_time=96,

@@ -23,7 +23,7 @@ PREFIX = 2
 
 @dataclass(frozen=True)
 class Tokens:
-    """Patch embeddings [B, N, D] without positions, their grid, and the real columns [B, t]."""
+    """Patch embeddings [B, N, D] without positions, their grid, and the columns [B, t] that are attended to."""
 
     embeddings: Tensor
     grid: tuple[int, int]
@@ -61,8 +61,10 @@ class SSASTEncoder(nn.Module):
         hop = self.frontend.hop_samples
         self.frame_rate = config.sample_rate / (hop * config.stride_time)
         self.min_samples = self.frontend.window_samples
-        self.window_samples = self.frontend.window_samples + hop * (config.window_frames - 1)
         self.window_hop = columns * config.stride_time * hop
+        # All that the table's columns see, so that a window never needs a longer table.
+        seen = max(config.window_frames, (columns - 1) * config.stride_time + config.patch_time)
+        self.window_samples = self.frontend.window_samples + hop * (seen - 1)
 
     def reset_parameters(self) -> None:
         """Truncated normal linear weights and tokens, zero biases; the patch embedding keeps PyTorch's default."""
@@ -162,12 +164,14 @@ class SSASTEncoder(nn.Module):
         tokens, _ = self.embed_patches(features, frames)
         *blocks, normed = self.transform(tokens)
         layers = [*blocks[:-1], normed]
+        # Where padding is attended to, it is still padding.
+        real = columns_for(frames, self.config.patch_time, self.config.stride_time)
         return Encoded(
             layers=tuple(x[:, PREFIX:] for x in layers),
             prefix=tuple(x[:, :PREFIX] for x in layers),
             grid=tokens.grid,
             times=self.times(tokens.grid[1], features.device),
-            valid=tokens.valid,
+            valid=torch.arange(tokens.grid[1], device=features.device) < real[:, None],
             pooled=self.pool(normed, tokens),
         )
 

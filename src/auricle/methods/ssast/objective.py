@@ -121,9 +121,12 @@ class SSASTObjective(nn.Module):
 
     def draw_mask(self, tokens: Tokens, draw: Draw, stream: str) -> Mask:
         """A mask for each clip, drawn from its valid tokens only, as a function of the clip's own key."""
-        valid = tokens.valid.cpu().numpy()
-        grid = tokens.grid
-        ids = [self._sample(np.broadcast_to(valid[row], grid), draw.rng(stream, row)) for row in range(len(valid))]
+        rows, columns = tokens.grid
+        ids = []
+        for row, own in enumerate(tokens.valid.sum(1).tolist()):
+            # On the clip's own grid: on that of the batch, what is drawn would depend on the longest clip in it.
+            chosen = self._sample((rows, own), draw.rng(stream, row))
+            ids.append(chosen // own * columns + chosen % own)
         most = max(len(i) for i in ids)
         padded = np.zeros((len(ids), most), dtype=np.int64)
         real = np.zeros((len(ids), most), dtype=bool)
@@ -132,20 +135,20 @@ class SSASTObjective(nn.Module):
         device = tokens.embeddings.device
         return Mask(torch.from_numpy(padded).to(device), torch.from_numpy(real).to(device))
 
-    def _sample(self, valid: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def _sample(self, grid: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
         c = self.config
-        available = int(valid.sum())
+        available = grid[0] * grid[1]
         # At least one token is masked and one is seen, however short the clip (a clip of one token is masked whole).
         wanted = c.mask_count if c.mask_count else round(c.mask_ratio * available)
         count = max(1, min(wanted, available - 1))
-        if c.mask_sampler == "official" and available == valid.size and count < valid.size - 1:
-            if valid.shape[0] == 1:
-                return masking.official_frame_mask(valid.size, count, random.Random(int(rng.integers(2**63))))
-            return masking.official_cluster_mask(valid.shape, count, int(rng.integers(3, 6)), _starts(rng, valid.size))
-        # A clip shorter than the window: the official sampler knows no padding.
-        clustered = c.mask_sampler == "cluster" or (c.mask_sampler == "official" and valid.shape[0] > 1)
+        # The official loop would not end if all tokens but one were to be masked.
+        if c.mask_sampler == "official" and count < available - 1:
+            if grid[0] == 1:
+                return masking.official_frame_mask(available, count, random.Random(int(rng.integers(2**63))))
+            return masking.official_cluster_mask(grid, count, int(rng.integers(3, 6)), _starts(rng, available))
+        clustered = c.mask_sampler == "cluster" or (c.mask_sampler == "official" and grid[0] > 1)
         sampler = masking.cluster_mask if clustered else masking.random_mask
-        return sampler(valid, count, rng)
+        return sampler(np.ones(grid, dtype=bool), count, rng)
 
     @torch.no_grad()
     def monitor(self, batch: Batch) -> dict[str, float]:

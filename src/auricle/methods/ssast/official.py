@@ -20,7 +20,6 @@ from auricle.errors import CheckpointError
 from auricle.methods.base import Imported, ImportedTensor
 from auricle.methods.ssast.config import SSASTConfig
 from auricle.methods.ssast.model import PREFIX
-from auricle.nn.patches import grid_size
 
 # timm's names inside `v.` to ours inside `encoder.`; blocks are named alike.
 _ENCODER = {
@@ -106,8 +105,17 @@ def import_state(state: Mapping[str, Tensor], options: Mapping[str, Any] | None 
 
 
 def _config(bare: Mapping[str, Tensor], options: dict[str, Any], kind: str) -> SSASTConfig:
-    width, _, patch_freq, patch_time = bare["v.patch_embed.proj.weight"].shape
-    depth = 1 + max(int(m[1]) for key in bare if (m := re.match(r"v\.blocks\.(\d+)\.", key)))
+    kernel, positions = bare["v.patch_embed.proj.weight"], bare["v.pos_embed"]
+    if kernel.ndim != 4 or positions.ndim != 3:
+        raise CheckpointError(
+            f"the SSAST checkpoint's v.patch_embed.proj.weight and v.pos_embed must have 4 and 3 dimensions, got the "
+            f"shapes {tuple(kernel.shape)} and {tuple(positions.shape)}; is the file damaged?"
+        )
+    width, _, patch_freq, patch_time = kernel.shape
+    blocks = [int(m[1]) for key in bare if (m := re.match(r"v\.blocks\.(\d+)\.", key))]
+    if not blocks:
+        raise CheckpointError("the SSAST checkpoint has no v.blocks.*; is the file complete?")
+    depth = 1 + max(blocks)
     released = {192: 3, 384: 6, 768: 12}
     if "heads" not in options and width not in released:
         raise CheckpointError(
@@ -137,8 +145,8 @@ def _config(bare: Mapping[str, Tensor], options: dict[str, Any], kind: str) -> S
             "--set stride_freq=10 --set stride_time=10 --set window_frames=512."
         )
     (config,) = override((config,), options)
-    rows, columns = grid_size((config.mel_bins, config.window_frames), config.kernel, config.stride)
-    tokens = bare["v.pos_embed"].shape[1] - PREFIX
+    rows, columns = config.grid
+    tokens = positions.shape[1] - PREFIX
     if rows * columns != tokens:
         raise CheckpointError(
             f"the file has positions for {tokens} tokens, but {config.mel_bins} mel bins x {config.window_frames} "
