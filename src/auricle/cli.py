@@ -8,10 +8,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import difflib
+import errno
 import json
+import math
 import os
 import shlex
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -22,6 +25,8 @@ from auricle.errors import AudioError, AuricleError, ConfigError
 
 if TYPE_CHECKING:
     from auricle.evaluation.results import Result
+
+CANNOT_WRITE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
 
 
 class Parser(argparse.ArgumentParser):
@@ -103,7 +108,7 @@ def build_parser() -> argparse.ArgumentParser:
     p = verb("predict", run_predict, "classify sounds")
     p.add_argument("model", metavar="run", help="run or checkpoint of a fine-tuning")
     p.add_argument("paths", nargs="+", metavar="FILE", help="sound files, or folders of them")
-    p.add_argument("--json", metavar="FILE", help="write everything as JSON")
+    p.add_argument("--json", type=_json_file, metavar="FILE", help="write everything as JSON")
 
     p = verb("import", run_import, "convert a published checkpoint")
     p.add_argument("file", help="a .pth or .safetensors file")
@@ -120,8 +125,8 @@ def build_parser() -> argparse.ArgumentParser:
 
     p = verb("synth", run_synth, "generate labelled sound scenes")
     p.add_argument("out", help="directory to make")
-    p.add_argument("--clips", type=int, default=400, help="how many")
-    p.add_argument("--seconds", type=float, default=2.5, help="length of each")
+    p.add_argument("--clips", type=_positive_int, default=400, help="how many")
+    p.add_argument("--seconds", type=_positive_float, default=2.5, help="length of each")
     p.add_argument("--seed", type=int, default=0)
 
     verb("list", run_list, "show methods and presets")
@@ -140,7 +145,7 @@ def _training_options(p: argparse.ArgumentParser) -> None:
     )
     p.add_argument("--steps", type=_positive_int, default=0, metavar="N", help="number of steps")
     p.add_argument("--checkpoint-every", type=_positive_int, default=0, metavar="N", help="steps between checkpoints")
-    p.add_argument("--workers", type=int, default=0, metavar="W", help="processes that read ahead (0: none)")
+    p.add_argument("--workers", type=_count, default=0, metavar="W", help="processes that read ahead (0: none)")
     p.add_argument("--seed", type=int, default=0, metavar="S")
     p.add_argument("--dry-run", action="store_true", help="print parameters, memory, steps and time, and stop")
     p.add_argument("--quiet", action="store_true", help="no progress")
@@ -153,22 +158,39 @@ def _label_options(p: argparse.ArgumentParser, default: str = "label") -> None:
 
 
 def _result_options(p: argparse.ArgumentParser) -> None:
-    p.add_argument("--json", metavar="FILE", help="write the result, and a page of the same name with .html")
+    p.add_argument(
+        "--json", type=_json_file, metavar="FILE", help="write the result, and a page of the same name with .html"
+    )
     p.add_argument("--seed", type=int, default=0, metavar="S")
 
 
 def _positive_int(text: str) -> int:
-    value = int(text)
-    if value <= 0:
-        raise argparse.ArgumentTypeError(f"must be above 0, got {text}")
-    return value
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"expected a whole number above 0, got '{text}'")
+    return int(text)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected a whole number, 0 or above, got '{text}'")
+    return int(text)
 
 
 def _positive_float(text: str) -> float:
-    value = float(text)
-    if not value > 0:
-        raise argparse.ArgumentTypeError(f"must be above 0, got {text}")
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"expected a number above 0, got '{text}'")
     return value
+
+
+def _json_file(text: str) -> str:
+    # Refused here, before hours of work that would have nowhere to go.
+    if Path(text).is_dir() or Path(text).suffix == ".html":
+        raise argparse.ArgumentTypeError(f"expected a file for JSON, got '{text}'; name it for example result.json")
+    return text
 
 
 def run_pretrain(args: argparse.Namespace) -> int:
@@ -431,11 +453,17 @@ def _command() -> str:
     return shlex.join(["auricle", *sys.argv[1:]])
 
 
+def _show_warning(message: Warning | str, *where: object, **more: object) -> None:
+    print(f"warning: {message}", file=sys.stderr)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code (see `auricle.errors`)."""
     args = build_parser().parse_args(argv)
     try:
-        code: int = args.run(args)
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            code: int = args.run(args)
         sys.stdout.flush()
     except AuricleError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -448,4 +476,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        if error.errno not in CANNOT_WRITE:
+            raise
+        print(f"error: {error}; free some space or mend the permissions, and run it again.", file=sys.stderr)
+        return 1
     return code

@@ -25,7 +25,7 @@ from auricle.errors import CheckpointError, ConfigError
 from auricle.methods import get_method, get_preset, method_names
 from auricle.methods.base import AudioEncoder
 from auricle.tasks.classification import Classifier
-from auricle.tasks.windows import embed_clip, encode
+from auricle.tasks.windows import clip_means, embed_clip, encode
 from auricle.training.checkpoint import Checkpoint, load_state, no_such_model, resolve
 from auricle.training.precision import autocast, resolve_precision
 
@@ -130,7 +130,8 @@ class Model:
         """
         rate = self.encoder.sample_rate
         with self._autocast():
-            return np.stack([embed_clip(self.encoder, [read_item(item, rate)], self.device) for item in items])
+            sounds = (read_item(item, rate) for item in items)
+            return clip_means(self.encoder, sounds, self.device, lambda e: e.pooled).astype(np.float32)
 
     def classify(self, sound: Sound, rate: int | None = None) -> Prediction:
         """Classify a file or array; a long one is averaged over its windows and told apart in `segments`.
@@ -163,7 +164,7 @@ class Model:
         """
         classifier, rate = self._need_classifier(), self.encoder.sample_rate
         with self._autocast():
-            return np.stack([classifier.clip_probabilities([read_item(i, rate)], self.device) for i in items])
+            return classifier.clip_probabilities((read_item(item, rate) for item in items), self.device)
 
     def _need_classifier(self) -> Classifier:
         if self.classifier is None:

@@ -57,8 +57,8 @@ def import_checkpoint(
     Raises:
         CheckpointError: the file is unreadable, holds code, is of no known method, or does not fit.
     """
-    if out.exists() and any(out.iterdir()):
-        raise CheckpointError(f"--out {out} exists and is not empty; give a new directory.")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise CheckpointError(f"--out {out} exists and is not an empty directory; give a new one.")
     imported = recognise(read_state(file), options, str(file))
     module = build(imported, classes, str(file))
     config: dict[str, Any] = {

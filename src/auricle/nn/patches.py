@@ -26,8 +26,13 @@ def columns_for(frames: Tensor, kernel: int, stride: int) -> Tensor:
 
 def patchify(features: Tensor, kernel: Pair, stride: Pair) -> Tensor:
     """features [B, T, F] to raw patches [B, N, K]; within a patch, index = df * kernel_t + dt."""
-    image = features.transpose(1, 2).unsqueeze(1)
-    return F.unfold(image, kernel_size=kernel, stride=stride).transpose(1, 2)
+    image = features.transpose(1, 2)
+    if stride == kernel:
+        # A reshape: several times faster than the general unfold.
+        (rows, columns), (high, wide) = grid_size((image.shape[1], image.shape[2]), kernel, stride), kernel
+        whole = image[:, : rows * high, : columns * wide]
+        return whole.unflatten(2, (columns, wide)).unflatten(1, (rows, high)).transpose(2, 3).flatten(3).flatten(1, 2)
+    return F.unfold(image.unsqueeze(1), kernel_size=kernel, stride=stride).transpose(1, 2)
 
 
 def unpatchify(patches: Tensor, grid: Pair, kernel: Pair) -> Tensor:

@@ -18,7 +18,7 @@ from auricle.audio.augment import noise_and_roll, spec_augment
 from auricle.data.batch import Batch
 from auricle.methods.base import Encoded
 from auricle.nn.heads import ClassifierHead
-from auricle.tasks.windows import Window, encode
+from auricle.tasks.windows import Window, clip_means, encode
 
 
 class Classifier(nn.Module):
@@ -59,13 +59,9 @@ class Classifier(nn.Module):
                 logits = self.logits(window.encoded)[window.row]
             yield window, logits.double().softmax(0).cpu().numpy()
 
-    def clip_probabilities(self, blocks: Iterable[NDArray[np.float32]], device: torch.device) -> NDArray[np.float64]:
-        """[C]: the mean over a sound's windows, weighted by their time steps."""
-        total, weight = np.zeros(len(self.classes)), 0
-        for window, probability in self.window_probabilities(blocks, device):
-            total += probability * window.steps
-            weight += window.steps
-        return total / weight
+    def clip_probabilities(self, sounds: Iterable[NDArray[np.float32]], device: torch.device) -> NDArray[np.float64]:
+        """Class probabilities [sounds, C] of whole sounds, each the mean over its windows; autocast is the caller's."""
+        return clip_means(self.encoder, sounds, device, lambda encoded: self.logits(encoded).float().softmax(1))
 
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """`loss`, its `weight` (clips it is a mean over) and `accuracy` of an augmented training batch."""

@@ -5,12 +5,14 @@ D width, C classes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from auricle.data.windows import cut_windows
 from auricle.methods.base import AudioEncoder, Encoded
@@ -63,8 +65,45 @@ def _encode_batch(encoder: AudioEncoder, windows: list[tuple[int, Array]], devic
         yield Window(start, len(samples), encoded, row)
 
 
+def clip_means(
+    encoder: AudioEncoder, sounds: Iterable[Array], device: torch.device, value: Callable[[Encoded], Tensor]
+) -> NDArray[np.float64]:
+    """For each of many whole sounds the mean of `value(encoded)` [B, K] over its windows, weighted by their steps.
+
+    Returns [sounds, K]. Windows of similar length, of whatever sounds, share a batch, so that little is padded; as
+    encoders ignore padding, that changes no result beyond rounding.
+    """
+    totals: list[NDArray[np.float64]] = []
+    weights: list[int] = []
+    held: list[tuple[int, Array]] = []
+
+    def flush() -> None:
+        held.sort(key=lambda window: len(window[1]))
+        for first in range(0, len(held), BATCH):
+            chosen = held[first : first + BATCH]
+            waves = pad_sequence([torch.from_numpy(samples) for _, samples in chosen], batch_first=True).to(device)
+            lengths = torch.tensor([len(samples) for _, samples in chosen], device=device)
+            with torch.no_grad():
+                encoded = encoder(waves, lengths)
+                values = value(encoded).double().cpu().numpy()
+            for (sound, _), row, steps in zip(chosen, values, encoded.valid.sum(1).tolist(), strict=True):
+                totals[sound] = totals[sound] + row * steps
+                weights[sound] += steps
+        held.clear()
+
+    for number, sound in enumerate(sounds):
+        totals.append(np.zeros(1))
+        weights.append(0)
+        for _, samples in cut_windows([sound], encoder.window_samples, encoder.window_hop, encoder.min_samples):
+            held.append((number, samples))
+        if len(held) >= 16 * BATCH:
+            flush()
+    flush()
+    return np.stack(totals) / np.array(weights)[:, None]
+
+
 def embed_clip(encoder: AudioEncoder, blocks: Iterable[Array], device: torch.device) -> Array:
-    """The clip embedding [D]: the mean of the windows' pooled outputs, weighted by their time steps."""
+    """The clip embedding [D] of one sound of any length: the windows' pooled outputs, averaged as in `clip_means`."""
     total, weight = np.zeros(encoder.dim), 0
     for window in encode(encoder, blocks, device):
         total += window.pooled() * window.steps

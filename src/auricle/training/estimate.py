@@ -15,7 +15,7 @@ from auricle.config import TrainConfig
 from auricle.data.loader import Loader
 from auricle.methods.base import Method
 from auricle.training import finetune, pretrain
-from auricle.training.loop import Job, seconds_per_step
+from auricle.training.loop import PLANNED_SHARE, Job, seconds_per_step
 from auricle.training.precision import resolve_precision
 
 
@@ -27,30 +27,12 @@ def parameters(method: Method, config: Any) -> int:
 
 def pretraining(plan: pretrain.PretrainPlan, max_minutes: float = 0.0) -> str:
     """Measure a few steps of a planned pretraining and say what all of them will take."""
-    loader = Loader(
-        plan.train_items,
-        rate=plan.model.sample_rate,
-        batch_size=plan.train.batch_size,
-        crop_seconds=plan.train.crop_seconds,
-        seed=plan.seed,
-        cover=True,
-    )
-    return _estimate(pretrain.build(plan), loader, plan.train, plan.seed, max_minutes)
+    return _estimate(pretrain.build(plan), pretrain.build_loader(plan), plan.train, plan.seed, max_minutes)
 
 
 def finetuning(plan: finetune.FinetunePlan, max_minutes: float = 0.0) -> str:
     """Measure a few steps of a planned fine-tuning and say what all of them will take."""
-    items = [plan.manifest[i] for i in plan.fold.train]
-    labels = plan.manifest.labels_of(plan.label)
-    loader = Loader(
-        items,
-        rate=plan.model.sample_rate,
-        batch_size=min(plan.train.batch_size, len(items)),
-        crop_seconds=plan.train.crop_seconds,
-        seed=plan.seed,
-        targets=finetune.one_hot([labels[i] for i in plan.fold.train], plan.classes),
-    )
-    return _estimate(finetune.build(plan), loader, plan.train, plan.seed, max_minutes)
+    return _estimate(finetune.build(plan), finetune.build_loader(plan), plan.train, plan.seed, max_minutes)
 
 
 def _estimate(module: nn.Module, loader: Loader, config: TrainConfig, seed: int, max_minutes: float) -> str:
@@ -61,7 +43,7 @@ def _estimate(module: nn.Module, loader: Loader, config: TrainConfig, seed: int,
         seconds = seconds_per_step(job)
     steps = config.steps or max(1, round(config.epochs * loader.steps_per_epoch))
     if max_minutes:
-        steps = max(1, int(max_minutes * 60 / seconds))
+        steps = max(1, int(max_minutes * 60 * PLANNED_SHARE / seconds))
     return "\n".join(
         [
             f"parameters  {count:,}",

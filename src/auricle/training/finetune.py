@@ -26,8 +26,8 @@ from auricle.training import checkpoint as ckpt
 from auricle.training.log import Console
 from auricle.training.loop import Job, train
 from auricle.training.precision import autocast, resolve_precision
-from auricle.training.pretrain import pick_device, report_bad_files, write_run_facts
-from auricle.training.run import locked, start_or_check
+from auricle.training.pretrain import pick_device, report_bad_files
+from auricle.training.run import check_data, locked, start_or_check
 
 EVAL_CACHE_MB = 512
 
@@ -165,6 +165,22 @@ def build(plan: FinetunePlan) -> Classifier:
         )
 
 
+def build_loader(plan: FinetunePlan, workers: int = 0) -> Loader:
+    """A random crop of every training clip once per epoch, with its target."""
+    labels = plan.manifest.labels_of(plan.label)
+    items = [plan.manifest[i] for i in plan.fold.train]
+    return Loader(
+        items,
+        rate=plan.model.sample_rate,
+        batch_size=min(plan.train.batch_size, len(items)),
+        crop_seconds=plan.train.crop_seconds,
+        seed=plan.seed,
+        targets=one_hot([labels[i] for i in plan.fold.train], plan.classes),
+        mixup=plan.train.mixup,
+        workers=workers,
+    )
+
+
 def finetune(
     plan: FinetunePlan,
     out: str | Path,
@@ -180,22 +196,12 @@ def finetune(
     device = pick_device()
     labels = plan.manifest.labels_of(plan.label)
     with locked(run):
+        check_data(run, plan.manifest)
         start_or_check(run, plan.config() | {"workers": workers, "max_minutes": max_minutes})
-        write_run_facts(run, plan.manifest)
         if plan.fold.note:
             console.say(plan.fold.note)
-        items = [plan.manifest[i] for i in plan.fold.train]
         module = build(plan)
-        loader = Loader(
-            items,
-            rate=plan.model.sample_rate,
-            batch_size=min(plan.train.batch_size, len(items)),
-            crop_seconds=plan.train.crop_seconds,
-            seed=plan.seed,
-            targets=one_hot([labels[i] for i in plan.fold.train], plan.classes),
-            mixup=plan.train.mixup,
-            workers=workers,
-        )
+        loader = build_loader(plan, workers)
         job = Job(
             module=module,
             loader=loader,
@@ -238,7 +244,7 @@ def validator(plan: FinetunePlan, labels: Sequence[str], device: torch.device) -
         assert isinstance(module, Classifier)
         with autocast(precision, device):
             waves = (cache.get(item, module.encoder.sample_rate) for item in items)
-            probability = np.stack([module.clip_probabilities([wave], device) for wave in waves])
+            probability = module.clip_probabilities(waves, device)
         predicted = [plan.classes[i] for i in probability.argmax(1)]
         right = float(np.mean([p == t for p, t in zip(predicted, truth, strict=True)]))
         known = [(row, plan.classes.index(t)) for row, t in enumerate(truth) if t in plan.classes]

@@ -15,7 +15,10 @@ LINE_EVERY = 10.0
 
 
 class Console:
-    """Progress on standard error: a bar on a terminal, a line every ten seconds elsewhere, nothing if `quiet`."""
+    """Progress on standard error: a bar on a terminal, a line every ten seconds elsewhere, only warnings if `quiet`.
+
+    As a context it stops at the end, however that comes: a bar left running keeps the terminal's cursor hidden.
+    """
 
     def __init__(self, quiet: bool = False) -> None:
         self.quiet = quiet
@@ -25,9 +28,22 @@ class Console:
         self.first_step = self.total = 0
         self.first_audio: float | None = None
 
+    def __enter__(self) -> Console:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.stop()
+
     def say(self, text: str) -> None:
         """One line, as it is."""
         self.rich.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def warn(self, text: str) -> None:
+        """One line that a quiet run shows too."""
+        if self.quiet:
+            print(f"warning: {text}", file=sys.stderr)
+        else:
+            self.say(f"warning: {text}")
 
     def start(self, step: int, total: int, precision: str) -> None:
         """A training begins at `step`."""

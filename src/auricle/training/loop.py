@@ -11,7 +11,7 @@ import json
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +24,7 @@ from auricle.config import TrainConfig
 from auricle.data.batch import Batch
 from auricle.data.loader import Loader
 from auricle.data.randomness import torch_seed
-from auricle.errors import DataError, Interrupted, NonFiniteLoss
+from auricle.errors import AuricleError, DataError, Interrupted, NonFiniteLoss
 from auricle.files import write_text
 from auricle.training import checkpoint as ckpt
 from auricle.training.log import Console
@@ -113,10 +113,10 @@ def train(job: Job, console: Console) -> Progress:
     checkpoint_every = job.checkpoint_every or max(1, progress.total // 10)
     validate_every = job.config.validate_every or max(1, progress.total // 10)
     log_every = 1 if progress.total <= 2000 else 10
-    with _signals() as caught, (job.run / "metrics.jsonl").open("a", encoding="utf-8") as log:
-        batches = iter(job.loader)
-        while progress.step < progress.total:
-            scalars = _step(job, optimizer, next(batches), progress, precision)
+    saved = progress.step
+    with _signals() as caught, console, (job.run / "metrics.jsonl").open("a", encoding="utf-8") as log:
+        for batch in _unless_ended(job.loader, caught):
+            scalars = _step(job, optimizer, batch, progress, precision)
             progress.step += 1
             progress.loader = job.loader.state_dict()
             progress.elapsed = before + time.monotonic() - job.started
@@ -132,14 +132,26 @@ def train(job: Job, console: Console) -> Progress:
             out_of_time = time.monotonic() > deadline
             if progress.step % checkpoint_every == 0 or done or is_best or caught or out_of_time:
                 _save(job, optimizer, progress)
-            if caught:
-                name, code = ("SIGINT", 130) if signal.SIGINT in caught else ("SIGTERM", 75)
-                raise Interrupted(f"{name}: saved step {progress.step}; run the same command again to go on.", code)
-            if out_of_time and not done:
-                console.say(f"time is up at step {progress.step} of {progress.total}; this machine slowed down.")
+                saved = progress.step
+            if done or caught or out_of_time:
                 break
-    console.stop()
+        if caught:
+            if saved != progress.step:
+                _save(job, optimizer, progress)
+            name, code = ("SIGINT", 130) if signal.SIGINT in caught else ("SIGTERM", 75)
+            raise Interrupted(f"{name}: saved step {progress.step}; run the same command again to go on.", code)
+        if progress.step < progress.total:
+            console.say(f"time is up at step {progress.step} of {progress.total}; this machine slowed down.")
     return progress
+
+
+def _unless_ended(batches: Iterable[Batch], caught: set[signal.Signals]) -> Iterator[Batch]:
+    """Batches until a signal has ended the loader's workers, as one to the whole process group does."""
+    try:
+        yield from batches
+    except AuricleError:
+        if not caught:
+            raise
 
 
 def _step(
@@ -261,7 +273,7 @@ def _restore(job: Job, optimizer: torch.optim.Optimizer, console: Console) -> Pr
     ckpt.remove_stale(job.run)
     newest, problems = ckpt.latest(job.run)
     for problem in problems:
-        console.say(f"warning: {problem}")
+        console.warn(problem)
     if newest is None:
         rewind_metrics(job.run, 0)
         return Progress()

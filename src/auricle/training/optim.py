@@ -54,9 +54,10 @@ def learning_rate_factor(clock: Clock, config: TrainConfig) -> float:
         return config.final_lr + (1 - config.final_lr) * 0.5 * (1 + math.cos(math.pi * along))
     if config.schedule == "step":
         along = step / total
-        if along < config.decay_start:
+        if along < config.decay_start - 1e-9:
             return 1.0
-        return config.decay_factor ** (1 + math.floor((along - config.decay_start) / config.decay_every))
+        # 0.6 - 0.3 is a little less than 3 * 0.1 in binary: without the tolerance a decay would come a step late.
+        return config.decay_factor ** (1 + math.floor((along - config.decay_start) / config.decay_every + 1e-9))
     return 1.0
 
 
@@ -142,5 +143,5 @@ def load_optimizer(optimizer: torch.optim.Optimizer, module: nn.Module, tensors:
         if name not in parameters:
             raise CheckpointError(f"the optimizer state names '{name}', which the network does not have.")
         parameter = parameters[name]
-        on_device = value if what == "step" else value.to(parameter.device)
-        optimizer.state[parameter][what] = on_device.clone()
+        # The step count too: the fused kernels read it where the parameter is.
+        optimizer.state[parameter][what] = value.to(parameter.device, copy=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -21,15 +20,13 @@ from auricle.data.formats import read_data
 from auricle.data.items import Item, Manifest
 from auricle.data.loader import Key, Loader, read_item
 from auricle.data.randomness import generator, torch_seed
-from auricle.environment import environment
 from auricle.errors import AudioError, CheckpointError, ConfigError, DataError
-from auricle.files import write_text
 from auricle.methods import get_method, get_preset
 from auricle.methods.base import Method
 from auricle.training import checkpoint as ckpt
 from auricle.training.log import Console
 from auricle.training.loop import Job, Progress, train
-from auricle.training.run import locked, start_or_check
+from auricle.training.run import check_data, locked, start_or_check
 
 # Clips from which input statistics are measured, and which the collapse monitor embeds.
 STATISTICS_CLIPS = 400
@@ -120,6 +117,19 @@ def build(plan: PretrainPlan) -> nn.Module:
     return module
 
 
+def build_loader(plan: PretrainPlan, workers: int = 0) -> Loader:
+    """Random crops that cover every training clip once per epoch."""
+    return Loader(
+        plan.train_items,
+        rate=plan.model.sample_rate,
+        batch_size=plan.train.batch_size,
+        crop_seconds=plan.train.crop_seconds,
+        seed=plan.seed,
+        cover=True,
+        workers=workers,
+    )
+
+
 def pretrain(
     plan: PretrainPlan,
     out: str | Path,
@@ -139,17 +149,9 @@ def pretrain(
     run, console = Path(out), Console(quiet)
     device = pick_device()
     with locked(run):
+        check_data(run, plan.manifest)
         start_or_check(run, plan.config() | {"workers": workers, "max_minutes": max_minutes})
-        write_run_facts(run, plan.manifest)
-        loader = Loader(
-            plan.train_items,
-            rate=plan.model.sample_rate,
-            batch_size=plan.train.batch_size,
-            crop_seconds=plan.train.crop_seconds,
-            seed=plan.seed,
-            cover=True,
-            workers=workers,
-        )
+        loader = build_loader(plan, workers)
         batch = fixed_batch(plan.val_items or plan.train_items[:MONITOR_CLIPS], loader)
         job = Job(
             module=build(plan),
@@ -184,8 +186,8 @@ def validate(module: nn.Module, batch: Batch, device: torch.device, console: Con
     result["val_score"] = result.get("val_accuracy", -result["val_loss"])
     signs: dict[str, float] = module.monitor(batch)  # type: ignore[operator]
     if len(batch) > 4 and signs["effective_rank"] < COLLAPSED_RANK:
-        console.say(
-            f"warning: embeddings have collapsed (effective rank {signs['effective_rank']:.1f} over "
+        console.warn(
+            f"embeddings have collapsed (effective rank {signs['effective_rank']:.1f} over "
             f"{len(batch)} clips); lower lr, or look whether the clips differ."
         )
     return result | signs
@@ -259,19 +261,7 @@ def pick_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def write_run_facts(run: Path, manifest: Manifest) -> None:
-    """`data.json` and `environment.json`: what was heard, and on which machine."""
-    facts = {
-        "hash": manifest.hash,
-        "source": manifest.source,
-        "items": len(manifest),
-        "hours": round(manifest.hours, 4),
-    }
-    write_text(run / "data.json", json.dumps(facts, indent=1) + "\n")
-    write_text(run / "environment.json", json.dumps(environment(), indent=1) + "\n")
-
-
 def report_bad_files(progress: Progress, console: Console) -> None:
     """Name each unreadable file once."""
     for path, reason in progress.bad_files:
-        console.say(f"warning: {path}: {reason}; another clip stood in for it")
+        console.warn(f"{path}: {reason}; another clip stood in for it")

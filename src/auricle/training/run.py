@@ -2,7 +2,7 @@
 
 config.yaml         the fully resolved settings; the same command must resolve to the same
 environment.json    versions, machine, command
-data.json           hash and size of the data
+data.json           hash and size of the data, and a fingerprint of every item
 metrics.jsonl       one JSON object per logged step
 step-000123/        checkpoints
 report.html         pictures
@@ -21,11 +21,14 @@ from typing import Any
 import yaml
 
 from auricle.config import load_yaml
+from auricle.data.items import Manifest
+from auricle.environment import environment
 from auricle.errors import CheckpointError, ConfigError
 from auricle.files import write_text
 
 # Settings that change how fast a run gets there, not where it goes.
-FREE = frozenset({"workers", "checkpoint_every", "max_minutes"})
+FREE = frozenset({"workers", "checkpoint_every"})
+SHOWN = 5
 
 
 @contextmanager
@@ -61,7 +64,9 @@ def locked(run: Path) -> Iterator[None]:
 def start_or_check(run: Path, config: Mapping[str, Any]) -> None:
     """Write `config.yaml` of a new run, or refuse to go on with other settings than an existing one was started with.
 
-    Settings in `FREE` may change. `train.steps` may be raised: the schedule is then computed for the new total.
+    Settings in `FREE` may change, and so may a given `max_minutes`: the steps planned from the first one are kept.
+    `train.steps` may be raised: the schedule is then computed for the new total. `environment.json` is written anew,
+    for the process that goes on.
 
     Raises:
         ConfigError: the settings differ; the message lists the differences.
@@ -73,7 +78,7 @@ def start_or_check(run: Path, config: Mapping[str, Any]) -> None:
         differences = [
             f"{key}: was {old_value!r}, now {new_value!r}"
             for key, old_value, new_value in _differences(old, plain)
-            if key.split(".")[-1] not in FREE and not _raised_steps(key, old_value, new_value)
+            if not _may_change(key, old_value, new_value)
         ]
         if differences:
             raise ConfigError(
@@ -81,6 +86,45 @@ def start_or_check(run: Path, config: Mapping[str, Any]) -> None:
                 "repeat the settings it was started with to resume it, or give another --out."
             )
     write_text(path, yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
+    write_text(run / "environment.json", json.dumps(environment(), indent=1) + "\n")
+
+
+def check_data(run: Path, manifest: Manifest) -> None:
+    """Write `data.json` of a new run, or refuse to go on with other data than an existing one was started with.
+
+    Raises:
+        ConfigError: items came, went or changed; the message lists them.
+    """
+    path = run / "data.json"
+    facts = {
+        "hash": manifest.hash,
+        "source": manifest.source,
+        "items": len(manifest),
+        "hours": round(manifest.hours, 4),
+        "fingerprints": manifest.fingerprints(),
+    }
+    if path.exists() and (run / "config.yaml").exists():
+        old = json.loads(path.read_text(encoding="utf-8"))
+        if old["hash"] != facts["hash"]:
+            raise ConfigError(
+                f"{run} was started with other data ({_changed_items(old.get('fingerprints', {}), manifest)}); "
+                "restore the data to resume it, or give another --out."
+            )
+    write_text(path, json.dumps(facts, indent=1) + "\n")
+
+
+def _changed_items(old: Mapping[str, str], manifest: Manifest) -> str:
+    new = manifest.fingerprints()
+    kinds = {
+        "added": new.keys() - old.keys(),
+        "removed": old.keys() - new.keys(),
+        "altered": {name for name in new.keys() & old.keys() if new[name] != old[name]},
+    }
+    return "; ".join(
+        f"{len(names)} {kind}: {', '.join(sorted(names)[:SHOWN])}{', ...' if len(names) > SHOWN else ''}"
+        for kind, names in kinds.items()
+        if names
+    )
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
@@ -111,5 +155,8 @@ def _differences(old: Any, new: Any, prefix: str = "") -> Iterator[tuple[str, An
         yield prefix, old, new
 
 
-def _raised_steps(key: str, old: Any, new: Any) -> bool:
-    return key == "train.steps" and isinstance(old, int) and isinstance(new, int) and new > old > 0
+def _may_change(key: str, old: Any, new: Any) -> bool:
+    if key == "max_minutes":
+        # With or without it, the number of steps comes from elsewhere.
+        return bool(old and new)
+    return key in FREE or (key == "train.steps" and isinstance(old, int) and isinstance(new, int) and new > old > 0)

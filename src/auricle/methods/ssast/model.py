@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from auricle.audio.frontends import KaldiFbank
 from auricle.methods.base import Encoded
 from auricle.methods.ssast.config import SSASTConfig
-from auricle.nn.patches import columns_for, resize_positions, sincos_positions
+from auricle.nn.patches import columns_for, grid_size, patchify, resize_positions, sincos_positions
 from auricle.nn.transformer import Block
 
 # A class and a distillation token, as in DeiT; both go first.
@@ -112,10 +112,15 @@ class SSASTEncoder(nn.Module):
         covered = (most - 1) * c.stride_time + c.patch_time
         features = nn.functional.pad(features, (0, 0, 0, max(0, covered - features.shape[1])), value=self.pad_value)
         features = features[:, :covered]
-        image: Tensor = self.patch(features.transpose(1, 2).unsqueeze(1))
         valid = torch.arange(most, device=features.device) < columns[:, None]
-        grid = (image.shape[2], image.shape[3])
-        return Tokens(image.flatten(2).transpose(1, 2), grid, valid), features
+        grid = grid_size((features.shape[2], features.shape[1]), c.kernel, c.stride)
+        if c.stride == c.kernel:
+            # The convolution as a matrix product, which is faster where patches do not overlap.
+            patches = patchify(features, c.kernel, c.stride)
+            embeddings = nn.functional.linear(patches, self.patch.weight.flatten(1), self.patch.bias)
+        else:
+            embeddings = self.patch(features.transpose(1, 2).unsqueeze(1)).flatten(2).transpose(1, 2)
+        return Tokens(embeddings, grid, valid), features
 
     def positions_for(self, grid: tuple[int, int], valid: Tensor) -> Tensor:
         """Positions [1 or B, N, D] of a grid: a clip's own columns decide, never those of its neighbours."""

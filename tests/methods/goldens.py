@@ -1,0 +1,48 @@
+"""Where the golden cases are, and altered copies of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+GOLDEN = Path(os.environ.get("AURICLE_GOLDEN") or Path(__file__).parents[2].parent / "shared" / "golden")
+CASES = sorted(meta.parent for meta in GOLDEN.glob("ssast/*/meta.json"))
+needs_goldens = pytest.mark.skipif(not CASES, reason="no golden cases found; set AURICLE_GOLDEN to their folder")
+
+
+def each_case(cases: Iterable[Path] = CASES) -> Any:
+    """Parametrise a test over golden cases; it is skipped, by name, where there are none."""
+    found = list(cases)
+    absent = pytest.param(None, marks=needs_goldens, id="absent")
+    return pytest.mark.parametrize("case", found or [absent], ids=lambda case: case.name if case else None)
+
+
+def computes(case: Path) -> str:
+    return str(json.loads((case / "meta.json").read_text())["contract"]["computes"])
+
+
+def inputs_of(case: Path) -> list[str]:
+    return list(json.loads((case / "meta.json").read_text())["contract"]["inputs"])
+
+
+def cases_of(family: str) -> list[Path]:
+    return [case for case in CASES if computes(case) == f"ssast/{family}"]
+
+
+def altered(case: Path, to: Path, file: str, change: Callable[[str, Tensor], Tensor]) -> Path:
+    """A copy of a case at `to/<system>/<case>` with every tensor of one of its files passed through `change`."""
+    copy = to / case.parent.name / case.name
+    shutil.copytree(case, copy, copy_function=shutil.copyfile)
+    for path in (copy, *copy.iterdir()):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    tensors = {name: change(name, value).contiguous() for name, value in load_file(case / file).items()}
+    save_file(tensors, copy / file)
+    return copy

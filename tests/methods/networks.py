@@ -1,0 +1,63 @@
+"""Small SSAST networks, sounds and batches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from auricle.data.batch import Batch, Stream
+from auricle.data.randomness import Draw
+from auricle.methods.ssast import SSASTConfig, SSASTEncoder, SSASTObjective
+
+RATE = 16000
+# Kernel and stride, frequency first: pretraining and fine-tuning in both modes.
+LAYOUTS: dict[str, dict[str, int]] = {
+    "patch": {"patch_freq": 16, "patch_time": 16, "stride_freq": 16, "stride_time": 16},
+    "patch-finetune": {"patch_freq": 16, "patch_time": 16, "stride_freq": 10, "stride_time": 10},
+    "frame": {"patch_freq": 128, "patch_time": 2, "stride_freq": 128, "stride_time": 2},
+    "frame-finetune": {"patch_freq": 128, "patch_time": 2, "stride_freq": 128, "stride_time": 1},
+}
+
+
+def config(layout: str = "patch", **changes: Any) -> SSASTConfig:
+    """Two layers of width 24 with positions for 64 frames."""
+    small = {"width": 24, "depth": 2, "heads": 3, "window_frames": 64, "init_std": 0.2}
+    return SSASTConfig(**{**small, **LAYOUTS[layout], **changes})
+
+
+def encoder(layout: str = "patch", **changes: Any) -> SSASTEncoder:
+    """An encoder in evaluation mode, its positions large enough that a wrong one shows."""
+    torch.manual_seed(0)
+    network = SSASTEncoder(config(layout, **changes)).eval()
+    torch.nn.init.normal_(network.positions, std=0.5)
+    return network
+
+
+def objective(layout: str = "patch", **changes: Any) -> SSASTObjective:
+    return SSASTObjective(encoder(layout, **changes))
+
+
+def samples(frames: int) -> int:
+    """The fewest samples that give so many frames."""
+    return 400 + 160 * (frames - 1)
+
+
+def sounds(lengths: Sequence[int], seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Zero-padded noise with an offset of its own for each clip [B, S], and the lengths [B]."""
+    generator = torch.Generator().manual_seed(seed)
+    waves = torch.zeros(len(lengths), max(lengths))
+    for row, length in enumerate(lengths):
+        # Drawn clip by clip, so that a clip is the same alone and in company.
+        noise = torch.randn(length, generator=torch.Generator().manual_seed(seed + row))
+        waves[row, :length] = 0.1 * noise * torch.rand(1, generator=generator) + 0.05 * row
+    return waves, torch.tensor(list(lengths))
+
+
+def batch(waves: Tensor, lengths: Tensor, indices: Sequence[int] | None = None, seed: int = 0) -> Batch:
+    """Clips drawn as samples `indices` (0, 1, ...) of epoch 0."""
+    indices = range(len(waves)) if indices is None else indices
+    draw = Draw(seed, (0,) * len(waves), tuple(indices))
+    return Batch({"audio": Stream(waves, lengths, RATE)}, draw, tuple(f"clip{i}" for i in indices))
