@@ -127,7 +127,8 @@ def generated_corpus(out: Path) -> Corpus:
     """Sound scenes from the built-in generator: many without labels, a few with."""
     print("no recordings found (AURICLE_DATA): generating sound scenes")
     unlabelled = write_scenes(out / "generated/unlabelled", clips=1500, seconds=2.5, seed=1, classes=None)
-    labelled = write_scenes(out / "generated/labelled", clips=400, seconds=2.5, seed=2)
+    # About as long as the network's window: the mean over a longer clip would mostly describe its background.
+    labelled = write_scenes(out / "generated/labelled", clips=600, seconds=1.2, seed=2)
     return Corpus(unlabelled, {"scenes": labelled}, "an hour of generated scenes")
 
 

@@ -24,7 +24,7 @@ def window_at(kind: str, i: int, size: int) -> float:
         return 0.42 - 0.5 * cosine + 0.08 * math.cos(4 * math.pi * i / (size - 1))
     if kind == "rectangular":
         return 1.0
-    return (0.5 - 0.5 * cosine) ** (0.85 if kind == "povey" else 1.0)
+    return float((0.5 - 0.5 * cosine) ** (0.85 if kind == "povey" else 1.0))
 
 
 def mel(hz: float) -> float:

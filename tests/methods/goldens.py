@@ -7,7 +7,6 @@ import os
 import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from safetensors.torch import load_file, save_file
@@ -18,7 +17,7 @@ CASES = sorted(meta.parent for meta in GOLDEN.glob("ssast/*/meta.json"))
 needs_goldens = pytest.mark.skipif(not CASES, reason="no golden cases found; set AURICLE_GOLDEN to their folder")
 
 
-def each_case(cases: Iterable[Path] = CASES) -> Any:
+def each_case(cases: Iterable[Path] = CASES) -> pytest.MarkDecorator:
     """Parametrise a test over golden cases; it is skipped, by name, where there are none."""
     found = list(cases)
     absent = pytest.param(None, marks=needs_goldens, id="absent")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from networks import LAYOUTS, RATE, config, encoder, samples, sounds
@@ -220,7 +222,7 @@ def test_the_sound_of_one_moment_reaches_its_own_column() -> None:
         ({"norm_std": 0.0}, "norm_std must be above 0, got 0.0"),
     ],
 )
-def test_settings_that_cannot_work_are_refused(changes: dict[str, float], message: str) -> None:
+def test_settings_that_cannot_work_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         config(**changes)
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from networks import LAYOUTS, RATE, batch, objective, samples, sounds
+from networks import RATE, batch, config, objective, samples, sounds
 from torch import Tensor
 
 from auricle.errors import ConfigError
-from auricle.methods.ssast import SSASTConfig, SSASTEncoder, SSASTObjective
+from auricle.methods.ssast import SSASTEncoder, SSASTObjective
 from auricle.methods.ssast.objective import Mask, gather
 from auricle.nn.losses import info_nce, masked_mse
 from auricle.nn.patches import patchify
@@ -148,7 +148,8 @@ def test_one_and_two_passes_give_the_losses_of_their_masks(layout: str, passes: 
 @each_layout
 def test_one_pass_runs_the_encoder_once_and_two_passes_twice(layout: str) -> None:
     for passes in (1, 2):
-        task, runs = objective(layout, passes=passes), []
+        runs: list[int] = []
+        task = objective(layout, passes=passes)
         task.encoder.norm.register_forward_hook(lambda *_, runs=runs: runs.append(1))
         task(batch(*sounds([samples(64)])), 0.0)
         assert len(runs) == passes
@@ -265,8 +266,8 @@ def test_monitoring_tells_collapsed_embeddings_from_healthy_ones() -> None:
 # Full size --------------------------------------------------------------------------------------------------------
 
 
-def one_step(size: dict[str, int], layout: str, **changes: Any) -> tuple[float, float]:
-    settings = SSASTConfig(**size, **LAYOUTS[layout], mask_ratio=0.5, window_frames=32, **changes)
+def one_step(size: dict[str, Any], layout: str, **changes: Any) -> tuple[float, float]:
+    settings = config(layout, **size, mask_ratio=0.5, window_frames=32, init_std=0.02, **changes)
     torch.manual_seed(0)
     task = SSASTObjective(SSASTEncoder(settings))
     given = batch(*sounds([RATE // 5]))

@@ -72,8 +72,8 @@ def probe_features(task: Task, features: NDArray[np.float32], head: str) -> Pred
         known = [task.labels[i] for i in train]
         if len(set(known)) < 2:
             raise DataError(
-                f"fold '{fold.name}': all {len(train)} training items have the label '{known[0]}', so there is nothing to "
-                f"tell apart; choose another --split-column or --group-column."
+                f"fold '{fold.name}': all {len(train)} training items have the label '{known[0]}', so there is nothing "
+                f"to tell apart; choose another --split-column or --group-column."
             )
         fitted = heads.fit(head, features[train], known)
         values = fitted.scores(features[test])

@@ -95,26 +95,26 @@ def check_data(run: Path, manifest: Manifest) -> None:
     Raises:
         ConfigError: items came, went or changed; the message lists them.
     """
-    path = run / "data.json"
+    path, fingerprints = run / "data.json", manifest.fingerprints()
+    if path.exists() and (run / "config.yaml").exists():
+        old = json.loads(path.read_text(encoding="utf-8"))
+        if old["hash"] != manifest.hash:
+            raise ConfigError(
+                f"{run} was started with other data ({_changed_items(old.get('fingerprints', {}), fingerprints)}); "
+                "restore the data to resume it, or give another --out."
+            )
+        return
     facts = {
         "hash": manifest.hash,
         "source": manifest.source,
         "items": len(manifest),
         "hours": round(manifest.hours, 4),
-        "fingerprints": manifest.fingerprints(),
+        "fingerprints": fingerprints,
     }
-    if path.exists() and (run / "config.yaml").exists():
-        old = json.loads(path.read_text(encoding="utf-8"))
-        if old["hash"] != facts["hash"]:
-            raise ConfigError(
-                f"{run} was started with other data ({_changed_items(old.get('fingerprints', {}), manifest)}); "
-                "restore the data to resume it, or give another --out."
-            )
     write_text(path, json.dumps(facts, indent=1) + "\n")
 
 
-def _changed_items(old: Mapping[str, str], manifest: Manifest) -> str:
-    new = manifest.fingerprints()
+def _changed_items(old: Mapping[str, str], new: Mapping[str, str]) -> str:
     kinds = {
         "added": new.keys() - old.keys(),
         "removed": old.keys() - new.keys(),

@@ -1,0 +1,85 @@
+"""Start the command line in processes that can be killed, without waiting each time for torch to be imported.
+
+The processes are forked from one server that has imported everything and done nothing. They are otherwise what a shell
+starts: their own memory, files and signals.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import random
+import signal
+import sys
+import time
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+from auricle.training.checkpoint import steps_saved
+
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["auricle.api", "auricle.cli", "torch._dynamo", "jsonargparse", "launch"])
+
+
+def _run(arguments: list[str], log: str, group: bool) -> None:
+    if group:
+        os.setpgid(0, 0)
+    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    from auricle.cli import main
+    from auricle.evaluation import pages
+
+    # Drawn after the last step, for longer than these runs train.
+    pages.pretraining_page = pages.finetuning_page = lambda *arguments: None  # type: ignore[assignment]
+    sys.exit(main(arguments))
+
+
+class Command:
+    """`auricle ARGS...` in a process of its own; what it prints goes to the end of `log`.
+
+    With `group`, signals go to the processes that it starts as well, as they do from a terminal.
+    """
+
+    def __init__(self, log: Path, *arguments: object, group: bool = False) -> None:
+        self.log, self.group = log, group
+        self.process: BaseProcess = CONTEXT.Process(target=_run, args=([str(a) for a in arguments], str(log), group))
+        self.process.start()
+
+    def wait(self, timeout: float = 100.0) -> int:
+        """The exit code; -9 where it was killed by SIGKILL."""
+        self.process.join(timeout)
+        code = self.process.exitcode
+        if code is None:
+            self.process.kill()
+            raise TimeoutError(f"still running after {timeout} s:\n{self.log.read_text()}")
+        return code
+
+    def wait_for_checkpoint(self, run: Path, after: int = -1) -> int:
+        """The step of the newest checkpoint once there is one beyond `after`; `after` itself if the command ends."""
+        while self.process.is_alive():
+            newest = max(steps_saved(run), default=-1)
+            if newest > after:
+                return newest
+            time.sleep(0.001)
+        return after
+
+    def signal(self, number: signal.Signals) -> int:
+        """Send a signal and return the exit code."""
+        assert self.process.pid is not None
+        (os.killpg if self.group else os.kill)(self.process.pid, number)
+        return self.wait()
+
+
+def run_and_kill(log: Path, run: Path, *arguments: object, kills: int, seed: int = 0) -> list[int]:
+    """Run to the end with `kills` SIGKILLs, each a random moment after a new checkpoint; returns the newest at each."""
+    rng, at = random.Random(seed), [-1]
+    for _ in range(kills):
+        command = Command(log, *arguments, "--out", run)
+        at.append(command.wait_for_checkpoint(run, at[-1]))
+        time.sleep(rng.uniform(0.0, 0.02))
+        code = command.signal(signal.SIGKILL)
+        assert code == -signal.SIGKILL, f"it ended before it could be killed:\n{log.read_text()}"
+    code = Command(log, *arguments, "--out", run).wait()
+    assert code == 0, log.read_text()
+    return at[1:]
