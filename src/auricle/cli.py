@@ -91,6 +91,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="compare with it in the same run; may be repeated",
     )
     _result_options(p)
+    p.add_argument("--seed", type=int, default=0, metavar="S", help="of the folds, where the data has no split")
 
     p = verb("evaluate", run_evaluate, "score a fine-tuned classifier on labelled audio")
     p.add_argument("model", metavar="run", help="run or checkpoint of a fine-tuning")
@@ -161,7 +162,6 @@ def _result_options(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--json", type=_json_file, metavar="FILE", help="write the result, and a page of the same name with .html"
     )
-    p.add_argument("--seed", type=int, default=0, metavar="S")
 
 
 def _positive_int(text: str) -> int:
@@ -262,7 +262,7 @@ def run_probe(args: argparse.Namespace) -> int:
         random_weights=args.random_weights,
         baselines=args.baseline,
         seed=args.seed,
-        command=_command(),
+        command=args.command_line,
     )
     return _finish(result, args.json)
 
@@ -277,8 +277,7 @@ def run_evaluate(args: argparse.Namespace) -> int:
         label=args.label,
         split_column=args.split_column,
         group_column=args.group_column,
-        seed=args.seed,
-        command=_command(),
+        command=args.command_line,
     )
     return _finish(result, args.json)
 
@@ -345,7 +344,7 @@ def run_predict(args: argparse.Namespace) -> int:
         segments = [dict(vars(s)) for s in outcome.segments]
         rows.append({"path": path, **vars(outcome), "segments": segments})
     if args.json:
-        write_json(args.json, {"schema": 1, "model": args.model, "command": _command(), "predictions": rows})
+        write_json(args.json, {"schema": 1, "model": args.model, "command": args.command_line, "predictions": rows})
     return _report_bad(errors)
 
 
@@ -449,17 +448,10 @@ def run_info(args: argparse.Namespace) -> int:
     return 0
 
 
-def _command() -> str:
-    return shlex.join(["auricle", *sys.argv[1:]])
-
-
-def _show_warning(message: Warning | str, *where: object, **more: object) -> None:
-    print(f"warning: {message}", file=sys.stderr)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code (see `auricle.errors`)."""
     args = build_parser().parse_args(argv)
+    args.command_line = shlex.join(["auricle", *(sys.argv[1:] if argv is None else argv)])
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning

@@ -68,5 +68,5 @@ def save_classifier(folder: Path, classes: Sequence[str], held_out: str = "") ->
     torch.manual_seed(0)
     module = Classifier(get_method(METHOD).build_encoder(settings), classes)
     config = {"kind": "classifier", "method": METHOD, "preset": PRESET, "model": to_dict(settings)}
-    config |= {"classes": list(classes), "label": "label", "held_out": held_out}
+    config |= {"classes": list(classes), "label": "label", "split": {"held_out": held_out}}
     return save_checkpoint(folder, "classifier", weights=module.state_dict(), config=config)

@@ -16,9 +16,6 @@ from auricle.errors import DataError
 from auricle.interop.parity import CaseResult, families, find_cases, run_case
 from auricle.interop.parity_ssast import FAMILIES
 
-# Learning-rate traces of the official training loops: auricle's schedules are its own.
-NOT_COMPUTED = {"ssast/lr_traces"}
-
 
 def failures(result: CaseResult) -> list[str]:
     return [result.error] * bool(result.error) + [f"{row.name}: {row}" for row in result.rows if not row.passed]
@@ -34,8 +31,8 @@ def test_every_value_of_a_case_is_reproduced(case: Path) -> None:
 
 
 @needs_goldens
-def test_all_families_of_the_goldens_are_known_but_those_named_here() -> None:
-    assert {computes(case) for case in goldens.CASES} - set(families()) <= NOT_COMPUTED
+def test_all_families_of_the_goldens_are_known() -> None:
+    assert {computes(case) for case in goldens.CASES} <= set(families())
     assert set(FAMILIES) <= {computes(case) for case in goldens.CASES}
 
 

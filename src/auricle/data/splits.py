@@ -83,6 +83,20 @@ def folds(
     return stratified_folds(manifest.ids, labels, seed=seed)
 
 
+def stated_part(manifest: Manifest, part: str, split_column: str | None = None) -> tuple[int, ...] | None:
+    """Items that the split column (`split`, if None) assigns to `part` (train, val or test), in rising order.
+
+    None where there is no such column, or it does not speak of train, val and test: see `folds`.
+    """
+    column = split_column or SPLIT_COLUMN
+    if split_column is None and column not in manifest.columns:
+        return None
+    values = manifest.labels_of(column)
+    if not any(_role(value) for value in values):
+        return None
+    return tuple(index for index, value in enumerate(values) if _role(value) == part)
+
+
 def stratified_folds(ids: Sequence[str], labels: Sequence[str], *, count: int = FOLDS, seed: int = 0) -> list[Fold]:
     """`count` folds, each item in the test set of one; the shares of the labels, and the sizes, differ by one at most.
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from auricle.data.formats import read_data
 from auricle.data.items import Manifest
+from auricle.data.splits import stated_part
 from auricle.errors import CheckpointError, DataError
 from auricle.evaluation.classify import RESAMPLES, Predictions
 from auricle.evaluation.probe import describe
 from auricle.evaluation.results import Result
 from auricle.inference.model import Model, load
-from auricle.training.finetune import choose_fold
+from auricle.training.finetune import Split, choose_fold
 
 SPLITS = ("train", "val", "test")
 
@@ -25,13 +27,12 @@ def evaluate(
     label: str = "",
     split_column: str | None = None,
     group_column: str | None = None,
-    seed: int = 0,
     command: str = "",
 ) -> Result:
     """Classify one part of labelled data and compare with its labels.
 
-    Where the data has folds or groups, the part `test` is the one that the run left out of its training. Data without
-    any split is evaluated whole with `split="all"`.
+    The part is what the data's split column says. Where the data has folds, groups or no split, it is the one that the
+    run used: its checkpoint keeps columns, seed and the fold it left out. `split="all"` takes everything.
 
     Raises:
         CheckpointError: the model has no classifier.
@@ -45,9 +46,7 @@ def evaluate(
     if split == "all":
         indices: Sequence[int] = range(len(manifest))
     elif split in SPLITS:
-        held_out = model.config.get("held_out", "")
-        fold = choose_fold(manifest, split_column, group_column, labels, "" if held_out == "test" else held_out, seed)
-        indices = getattr(fold, split)
+        indices = _part(manifest, labels, split, _split_of(model, split_column, group_column))
     else:
         raise DataError(f"--split must be one of {', '.join((*SPLITS, 'all'))}, got '{split}'.")
     if not indices:
@@ -65,7 +64,7 @@ def evaluate(
         command=command,
         model=describe(model),
         data={"hash": manifest.hash, "source": manifest.source, "items": len(manifest)},
-        seed=seed,
+        seed=model.config.get("split", {}).get("seed", 0),
         protocol={
             "split": split,
             "tested": len(predictions.ids),
@@ -76,6 +75,24 @@ def evaluate(
         confusion=predictions.confusion(),
         items=predictions.items(),
     )
+
+
+def _split_of(model: Model, split_column: str | None, group_column: str | None) -> Split:
+    """The run's own split; other columns may be asked for where data names them differently."""
+    own = Split(**model.config.get("split", {}))
+    if split_column or group_column:
+        own = replace(own, split_column=split_column, group_column=group_column)
+    # A run that had train and test parts left out no fold that other data could have.
+    return replace(own, held_out="") if own.held_out == "test" else own
+
+
+def _part(manifest: Manifest, labels: Sequence[str], part: str, split: Split) -> Sequence[int]:
+    if split.group_column is None:
+        stated = stated_part(manifest, part, split.split_column)
+        if stated is not None:
+            return stated
+    indices: Sequence[int] = getattr(choose_fold(manifest, labels, split), part)
+    return indices
 
 
 def predict_items(model: Model, manifest: Manifest, labels: Sequence[str], indices: Sequence[int]) -> Predictions:

@@ -93,7 +93,7 @@ def finetuning_page(run: Path) -> Path:
             "method": config["method"],
             "classes": len(model.classes),
             "steps": rows[-1]["step"] if rows else 0,
-            "held out": config["held_out"],
+            "held out": config["split"]["held_out"],
             "final loss": rows[-1].get("loss") if rows else None,
         }
     )

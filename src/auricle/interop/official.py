@@ -70,7 +70,7 @@ def import_checkpoint(
         "tensors": [t.__dict__ for t in imported.tensors],
     }
     if isinstance(module, Classifier):
-        config |= {"classes": list(module.classes), "label": "label", "held_out": ""}
+        config |= {"classes": list(module.classes), "label": "label"}
     path = save_checkpoint(out.absolute().parent, out.name, weights=module.state_dict(), config=config)
     return ImportReport(path, imported)
 
@@ -124,15 +124,18 @@ def build(imported: Imported, classes: Sequence[str] = (), where: str = "the fil
     """The module of an imported checkpoint with its weights.
 
     Raises:
-        CheckpointError: a tensor is missing or has the wrong shape, or `classes` are not as many as the file's.
+        CheckpointError: a tensor is missing or has the wrong shape, or `classes` are not as many different names as the
+            file has classes.
     """
     method = get_method(imported.method)
-    if imported.kind == "pretraining":
-        module: nn.Module = method.build_objective(imported.config)
-    else:
-        names = list(classes) or [str(i) for i in range(imported.classes)]
-        if len(names) != imported.classes:
-            raise CheckpointError(f"{where} has {imported.classes} classes, but {len(names)} names were given.")
-        module = Classifier(method.build_encoder(imported.config), names)
+    names = list(classes) or [str(i) for i in range(imported.classes)]
+    if (imported.kind == "classifier" and sorted(set(names)) != sorted(names)) or len(names) != imported.classes:
+        raise CheckpointError(f"{where} has {imported.classes} classes, but {len(set(names))} names were given.")
+    # What is drawn here is overwritten; the caller's generators stay as they are.
+    with torch.random.fork_rng(devices=[]):
+        if imported.kind == "pretraining":
+            module: nn.Module = method.build_objective(imported.config)
+        else:
+            module = Classifier(method.build_encoder(imported.config), names)
     load_state(module, imported.state, where)
     return module

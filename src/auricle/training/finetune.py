@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,16 @@ EVAL_CACHE_MB = 512
 
 
 @dataclass(frozen=True)
+class Split:
+    """How the parts of the data were chosen; a checkpoint keeps it, so that an evaluation tests on the same clips."""
+
+    split_column: str | None = None
+    group_column: str | None = None
+    held_out: str = ""
+    seed: int = 0
+
+
+@dataclass(frozen=True)
 class FinetunePlan:
     """Everything resolved, nothing begun."""
 
@@ -44,6 +54,7 @@ class FinetunePlan:
     manifest: Manifest
     label: str
     classes: tuple[str, ...]
+    split: Split
     fold: Fold
     seed: int
     weights_seed: int | None
@@ -62,7 +73,7 @@ class FinetunePlan:
             else f"random-{self.weights_seed}",
             "data": self.manifest.hash,
             "label": self.label,
-            "held_out": self.fold.name,
+            "split": asdict(self.split),
         }
 
 
@@ -103,7 +114,8 @@ def plan(
     network, train_config = override((base, chosen.finetune), settings)  # type: ignore[type-var]
     manifest = read_data([Path(p) for p in data])
     labels = manifest.labels_of(label)
-    fold = choose_fold(manifest, split_column, group_column, labels, held_out, seed)
+    fold = choose_fold(manifest, labels, Split(split_column, group_column, held_out, seed))
+    split = Split(split_column, group_column, fold.name, seed)
     if train_config.val_fraction and not fold.val:
         val = holdout(fold.train, labels, train_config.val_fraction, seed, manifest.ids)
         chosen_val = set(val)
@@ -115,28 +127,33 @@ def plan(
             "a classifier needs at least two: choose another --label."
         )
     return FinetunePlan(
-        checkpoint, method_name, preset, network, train_config, manifest, label, classes, fold, seed, random_weights
+        checkpoint=checkpoint,
+        method=method_name,
+        preset=preset,
+        model=network,
+        train=train_config,
+        manifest=manifest,
+        label=label,
+        classes=classes,
+        split=split,
+        fold=fold,
+        seed=seed,
+        weights_seed=random_weights,
     )
 
 
-def choose_fold(
-    manifest: Manifest,
-    split_column: str | None,
-    group_column: str | None,
-    labels: Sequence[str],
-    held_out: str,
-    seed: int,
-) -> Fold:
-    """One fold of the data: the one called `held_out`, else the only one, else the last.
+def choose_fold(manifest: Manifest, labels: Sequence[str], split: Split) -> Fold:
+    """One fold of the data: the one called `split.held_out`, else the only one, else the last.
 
     Raises:
         ConfigError: no fold of that name.
     """
-    available = folds(manifest, split_column=split_column, group_column=group_column, labels=labels, seed=seed)
-    names = [fold.name for fold in available]
-    if held_out and held_out not in names:
-        raise ConfigError(f"no fold '{held_out}'{did_you_mean(held_out, names)}; the data has {', '.join(names)}.")
-    return available[names.index(held_out) if held_out else -1]
+    columns = {"split_column": split.split_column, "group_column": split.group_column}
+    available = folds(manifest, **columns, labels=labels, seed=split.seed)
+    names, wanted = [fold.name for fold in available], split.held_out
+    if wanted and wanted not in names:
+        raise ConfigError(f"no fold '{wanted}'{did_you_mean(wanted, names)}; the data has {', '.join(names)}.")
+    return available[names.index(wanted) if wanted else -1]
 
 
 def build(plan: FinetunePlan) -> Classifier:
@@ -215,7 +232,7 @@ def finetune(
                 "model": to_dict(module.encoder.config),
                 "classes": list(plan.classes),
                 "label": plan.label,
-                "held_out": plan.fold.name,
+                "split": asdict(plan.split),
             },
             validate=validator(plan, labels, device) if plan.fold.val else None,
             best_metric="val_accuracy",

@@ -222,7 +222,8 @@ def measure_statistics(method: Method, config: Any, items: Sequence[Item], seed:
     Raises:
         DataError: none of the clips can be read, or they are silent.
     """
-    frontend = method.build_encoder(dataclasses.replace(config, depth=1)).frontend
+    with torch.random.fork_rng(devices=[]):
+        frontend = method.build_encoder(dataclasses.replace(config, depth=1)).frontend
     rng = generator(seed, "statistics")
     chosen = rng.permutation(len(items))[:STATISTICS_CLIPS]
     count, total, squares = 0, 0.0, 0.0

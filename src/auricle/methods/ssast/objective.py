@@ -139,7 +139,9 @@ class SSASTObjective(nn.Module):
         c = self.config
         available = grid[0] * grid[1]
         # At least one token is masked and one is seen, however short the clip (a clip of one token is masked whole).
-        wanted = c.mask_count if c.mask_count else round(c.mask_ratio * available)
+        # A clip shorter than the window has the same share of its tokens masked.
+        share = c.mask_count / (c.grid[0] * c.grid[1]) if c.mask_count else c.mask_ratio
+        wanted = round(share * available)
         count = max(1, min(wanted, available - 1))
         # The official loop would not end if all tokens but one were to be masked.
         if c.mask_sampler == "official" and count < available - 1:
