@@ -448,6 +448,10 @@ def run_info(args: argparse.Namespace) -> int:
     return 0
 
 
+def _show_warning(message: Warning | str, *where: object, **more: object) -> None:
+    print(f"warning: {message}", file=sys.stderr)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code (see `auricle.errors`)."""
     args = build_parser().parse_args(argv)

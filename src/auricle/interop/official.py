@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import re
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -87,13 +88,19 @@ def read_state(file: Path) -> dict[str, Tensor]:
         if file.suffix == ".safetensors":
             loaded: Any = load_file(file)
         else:
-            loaded = torch.load(file, map_location="cpu", weights_only=True)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                loaded = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
+        # Not torch's own message: it advises to load the file all the same.
+        named = re.search(r"GLOBAL ([\w.]+)", str(error))
+        reason = f": it refers to '{named[1]}'" if named else ""
+        raise CheckpointError(f"{file} holds objects that could run code, so it is not loaded{reason}.") from None
+    except Exception as error:  # what a damaged file raises depends on which of its bytes are wrong
         reason = str(error).split("\n")[0]
-        raise CheckpointError(f"{file} holds objects that could run code, so it is not loaded: {reason}") from None
-    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        reason = str(error).split("\n")[0]
-        raise CheckpointError(f"{file} cannot be read as a checkpoint, it may be truncated: {reason}") from None
+        raise CheckpointError(
+            f"{file} cannot be read as a checkpoint, it may be truncated ({type(error).__name__}: {reason})."
+        ) from None
     for wrapper in WRAPPERS:
         if isinstance(loaded, Mapping) and isinstance(loaded.get(wrapper), Mapping):
             loaded = loaded[wrapper]
@@ -124,13 +131,15 @@ def build(imported: Imported, classes: Sequence[str] = (), where: str = "the fil
     """The module of an imported checkpoint with its weights.
 
     Raises:
-        CheckpointError: a tensor is missing or has the wrong shape, or `classes` are not as many different names as the
-            file has classes.
+        CheckpointError: a tensor is missing or has the wrong shape, or `classes` are not as many as the file's, or not
+            all different.
     """
     method = get_method(imported.method)
     names = list(classes) or [str(i) for i in range(imported.classes)]
-    if (imported.kind == "classifier" and sorted(set(names)) != sorted(names)) or len(names) != imported.classes:
-        raise CheckpointError(f"{where} has {imported.classes} classes, but {len(set(names))} names were given.")
+    if len(names) != imported.classes:
+        raise CheckpointError(f"{where} has {imported.classes} classes, but {len(names)} names were given.")
+    if len(set(names)) != len(names):
+        raise CheckpointError(f"the names for the classes of {where} must be different, but some are given twice.")
     # What is drawn here is overwritten; the caller's generators stay as they are.
     with torch.random.fork_rng(devices=[]):
         if imported.kind == "pretraining":

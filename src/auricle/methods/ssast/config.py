@@ -24,7 +24,8 @@ class SSASTConfig:
     `window_frames` is the length the table of positions is made for; shorter clips use its first columns.
     `attend_padding` lets tokens attend to padding and pads every clip to `window_frames`, as the official code does;
     without it, a clip gives the same result whatever it is batched with.
-    `mask_count` tokens are masked if it is above 0, otherwise the share `mask_ratio` of a clip's own tokens.
+    `mask_count` tokens of a whole window are masked if it is above 0, the same share of a shorter clip; otherwise the
+    share `mask_ratio` of a clip's own tokens.
     """
 
     width: int = 192
