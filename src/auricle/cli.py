@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from auricle import __version__
 from auricle.config import parse_assignments
 from auricle.errors import AudioError, AuricleError, ConfigError
+from auricle.files import atomic_path
 
 if TYPE_CHECKING:
     from auricle.evaluation.results import Result
@@ -141,10 +142,11 @@ def _training_options(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="override a setting; may be repeated"
     )
-    p.add_argument(
+    budget = p.add_mutually_exclusive_group()
+    budget.add_argument(
         "--max-minutes", type=_positive_float, default=0.0, metavar="M", help="as many steps as fit in M minutes"
     )
-    p.add_argument("--steps", type=_positive_int, default=0, metavar="N", help="number of steps")
+    budget.add_argument("--steps", type=_positive_int, default=0, metavar="N", help="number of steps")
     p.add_argument("--checkpoint-every", type=_positive_int, default=0, metavar="N", help="steps between checkpoints")
     p.add_argument("--workers", type=_count, default=0, metavar="W", help="processes that read ahead (0: none)")
     p.add_argument("--seed", type=int, default=0, metavar="S")
@@ -314,14 +316,13 @@ def run_embed(args: argparse.Namespace) -> int:
     from auricle import api
 
     out = Path(args.out)
-    if out.suffix != ".npz":
-        raise ConfigError(f"--out {out} must end in .npz.")
+    if out.suffix != ".npz" or out.is_dir():
+        raise ConfigError(f"--out {out} must be a file that ends in .npz.")
     if not out.absolute().parent.is_dir():
         raise ConfigError(f"--out {out}: the folder {out.absolute().parent} does not exist.")
     arrays, errors = api.embed(args.model, args.paths, frames=args.frames)
-    temporary = out.with_name(f".{out.name}.tmp.npz")
-    np.savez_compressed(temporary, **arrays)  # type: ignore[arg-type]
-    temporary.replace(out)
+    with atomic_path(out) as partial:
+        np.savez_compressed(partial, **arrays)  # type: ignore[arg-type]
     clips, width = arrays["embeddings"].shape
     print(f"{out}: {clips} embeddings of {width} dimensions")
     return _report_bad(errors)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, TypeVar
@@ -63,16 +64,43 @@ class TrainConfig:
     max_bad_fraction: float = 0.01
 
     def __post_init__(self) -> None:
-        positive = {"batch_size": self.batch_size, "accumulate": self.accumulate, "crop_seconds": self.crop_seconds}
-        for name, value in positive.items():
-            if value <= 0:
-                raise ConfigError(f"{name} must be above 0, got {value}.")
-        if not self.steps and self.epochs <= 0:
-            raise ConfigError(f"the budget is empty: steps is 0 and epochs is {self.epochs}; set one of them above 0.")
+        check_ranges(
+            self,
+            positive=("batch_size", "accumulate", "crop_seconds", "lr", "decay_every", "decay_factor"),
+            not_negative=(
+                *("steps", "epochs", "head_lr_factor", "weight_decay", "clip_norm", "warmup_steps", "final_lr"),
+                *("decay_start", "mask_freq", "mask_time", "validate_every", "max_bad_fraction"),
+            ),
+            shares=("warmup", "mixup", "label_smoothing", "val_fraction"),
+        )
+        if not self.steps and not self.epochs:
+            raise ConfigError("the budget is empty: steps is 0 and epochs is 0; set one of them above 0.")
         if self.batch_size % self.accumulate:
             raise ConfigError(f"batch_size ({self.batch_size}) must be a multiple of accumulate ({self.accumulate}).")
-        if not self.lr > 0:
-            raise ConfigError(f"lr must be above 0, got {self.lr}.")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ConfigError(f"betas must lie from 0 to below 1, got {', '.join(map(str, self.betas))}.")
+
+
+def check_ranges(
+    config: DataclassInstance,
+    *,
+    positive: Sequence[str] = (),
+    not_negative: Sequence[str] = (),
+    shares: Sequence[str] = (),
+) -> None:
+    """Check numbers by the names of their fields; NaN and infinity are in no range.
+
+    Raises:
+        ConfigError: a number is out of its range.
+    """
+    for name in (*positive, *not_negative, *shares):
+        value = getattr(config, name)
+        if name in positive and not 0 < value < math.inf:
+            raise ConfigError(f"{name} must be above 0, got {value}.")
+        if name in not_negative and not 0 <= value < math.inf:
+            raise ConfigError(f"{name} must be 0 or above, got {value}.")
+        if name in shares and not 0 <= value <= 1:
+            raise ConfigError(f"{name} must lie between 0 and 1, got {value}.")
 
 
 def from_dict(cls: type[C], values: Mapping[str, Any], where: str = "config") -> C:

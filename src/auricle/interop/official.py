@@ -94,8 +94,11 @@ def read_state(file: Path) -> dict[str, Tensor]:
     except pickle.UnpicklingError as error:
         # Not torch's own message: it advises to load the file all the same.
         named = re.search(r"GLOBAL ([\w.]+)", str(error))
-        reason = f": it refers to '{named[1]}'" if named else ""
-        raise CheckpointError(f"{file} holds objects that could run code, so it is not loaded{reason}.") from None
+        if named is None:
+            raise CheckpointError(f"{file} is not a checkpoint, or holds objects that could run code.") from None
+        raise CheckpointError(
+            f"{file} holds objects that could run code, so it is not loaded: it refers to '{named[1]}'."
+        ) from None
     except Exception as error:  # what a damaged file raises depends on which of its bytes are wrong
         reason = str(error).split("\n")[0]
         raise CheckpointError(

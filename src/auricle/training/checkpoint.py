@@ -55,7 +55,8 @@ class Checkpoint:
     @cached_property
     def config(self) -> dict[str, Any]:
         config = self._json("config.json")
-        lacking = [key for key in ("kind", "method", "model") if key not in config]
+        needed = {"kind": str, "method": str, "model": dict}
+        lacking = [key for key, kind in needed.items() if not isinstance(config.get(key), kind)]
         if lacking:
             raise CheckpointError(f"{self.path / 'config.json'} lacks {', '.join(lacking)}; use another checkpoint.")
         return config

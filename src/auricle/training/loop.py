@@ -95,7 +95,7 @@ def train(job: Job, console: Console) -> Progress:
     """Train to the end of the budget, resuming from the run's latest checkpoint if it has one.
 
     Raises:
-        NonFiniteLoss: the loss is NaN or infinite; nothing was stepped, the last checkpoint is valid.
+        NonFiniteLoss: a loss is NaN or infinite; nothing was stepped or, if a validation found it, nothing saved.
         DataError: more unreadable files than `max_bad_fraction` of an epoch, or than 100.
         Interrupted: SIGTERM or SIGINT; the step was finished and saved.
     """
@@ -220,6 +220,12 @@ def _validate(job: Job, progress: Progress) -> dict[str, float]:
     job.module.eval()
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         metrics = job.validate(job.module)
+    broken = [f"{name} is {value}" for name, value in metrics.items() if not math.isfinite(value)]
+    if broken:
+        raise NonFiniteLoss(
+            f"{', '.join(broken)} in the validation after step {progress.step}; "
+            "the last checkpoint is valid: lower lr, and run it again in another --out."
+        )
     if job.score_metric in metrics:
         progress.scores.append((progress.step, metrics[job.score_metric]))
     value = metrics.get(job.best_metric)

@@ -182,6 +182,9 @@ def validate(module: nn.Module, batch: Batch, device: torch.device, console: Con
     batch = batch.to(device)
     losses = module(batch, 1.0)
     result = {f"val_{k}": float(v) for k, v in losses.items() if k != "weight"}
+    if not math.isfinite(result["val_loss"]):
+        # The loop stops at that; embeddings that are not finite have no rank.
+        return result
     # What SSAST's authors watch: the contrastive accuracy, or the reconstruction where nothing is contrasted.
     result["val_score"] = result.get("val_accuracy", -result["val_loss"])
     signs: dict[str, float] = module.monitor(batch)  # type: ignore[operator]

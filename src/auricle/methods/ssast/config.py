@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from auricle.config import TrainConfig
+from auricle.config import TrainConfig, check_ranges
 from auricle.errors import ConfigError
 from auricle.methods.base import Preset
 from auricle.nn.losses import SoftmaxOver
@@ -55,6 +55,19 @@ class SSASTConfig:
     softmax_over: SoftmaxOver = "predictions"
 
     def __post_init__(self) -> None:
+        check_ranges(
+            self,
+            positive=(
+                *("width", "depth", "heads", "mel_bins", "window_frames", "norm_std", "init_std"),
+                *("patch_freq", "patch_time", "stride_freq", "stride_time"),
+                *("finetune_stride_freq", "finetune_stride_time"),
+            ),
+            not_negative=("mask_count", "generative_weight"),
+        )
+        if not 1000 <= self.sample_rate <= 768_000:
+            raise ConfigError(f"sample_rate must lie from 1,000 to 768,000 Hz, got {self.sample_rate}.")
+        if not math.isfinite(self.norm_mean):
+            raise ConfigError(f"norm_mean must be a number, got {self.norm_mean}.")
         if self.width % self.heads:
             raise ConfigError(f"width ({self.width}) must be a multiple of heads ({self.heads}).")
         if self.mel_bins < self.patch_freq or self.window_frames < self.patch_time:
@@ -64,8 +77,6 @@ class SSASTConfig:
             )
         if not 0 < self.mask_ratio < 1:
             raise ConfigError(f"mask_ratio must lie between 0 and 1, got {self.mask_ratio}.")
-        if not self.norm_std > 0:
-            raise ConfigError(f"norm_std must be above 0, got {self.norm_std}.")
 
     @property
     def kernel(self) -> tuple[int, int]:
