@@ -36,6 +36,22 @@ def test_every_sample_lies_in_a_window_at_its_own_place(length: int, size: int) 
     assert len(windows[-1][1]) >= min(LEAST, length)
 
 
+def test_any_sizes_cover_any_stream() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        window = int(rng.integers(1, 60))
+        hop, least = int(rng.integers(1, window + 1)), int(rng.integers(1, window + 1))
+        wave = np.arange(int(rng.integers(1, 400)), dtype=np.float32)
+        size = int(rng.integers(1, 150))
+        seen = np.zeros(len(wave), dtype=bool)
+        for start, samples in cut_windows(blocks(wave, size), window, hop, least):
+            assert min(least, len(wave)) <= len(samples) <= window
+            np.testing.assert_array_equal(samples, wave[start : start + len(samples)])
+            seen[start : start + len(samples)] = True
+        assert seen.all()
+    assert list(cut_windows([], 10, 5, 3)) == []
+
+
 def test_blocks_make_no_difference() -> None:
     wave = np.random.default_rng(0).standard_normal(777).astype(np.float32)
     whole = list(cut_windows([wave], WINDOW, HOP, LEAST))

@@ -158,6 +158,24 @@ def test_weights_that_are_not_finite_and_a_huge_learning_rate_are_noticed(
     assert all(bool(torch.isfinite(value).all()) for value in newest.weights().values())
 
 
+def test_a_validation_that_is_not_finite_stops_before_anything_is_saved(tones: Path, tmp_path: Path) -> None:
+    job = job_of(tones, tmp_path, validate_every=2)
+    scores = iter([0.5, math.nan])
+    job = dataclasses.replace(job, validate=lambda module: {"val_loss": next(scores)}, best_metric="val_loss")
+    with pytest.raises(NonFiniteLoss, match=r"val_loss is nan in the validation after step 4; the last checkpoint"):
+        train(job, QUIET)
+    assert max(ckpt.steps_saved(tmp_path)) == 3
+    assert read_metrics(tmp_path)[-1]["step"] == 3
+
+
+def test_weights_that_overflow_in_the_last_step_are_not_saved(tones: Path, tmp_path: Path) -> None:
+    # Nothing after the last step would notice but the validation, whose embeddings then have no rank.
+    plan = pretrain.plan("ssast", [tones], preset="test", settings={"lr": 3e38, "warmup": 0.0, "clip_norm": 0}, steps=1)
+    with pytest.raises(NonFiniteLoss, match=r"is (nan|inf).* in the validation after step 1;"):
+        pretrain.pretrain(plan, tmp_path / "run", quiet=True)
+    assert ckpt.steps_saved(tmp_path / "run") == []
+
+
 # A step ------------------------------------------------------------------------------------------------------------
 
 

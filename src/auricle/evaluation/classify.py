@@ -46,24 +46,7 @@ class Predictions:
 
     def metrics(self) -> dict[str, Quantity]:
         """Accuracy, unweighted average recall and macro F1, each with a 95 % bootstrap interval over the items."""
-        predicted, truth = self.indices()
-        classes = len(self.classes)
-
-        def uar(drawn: NDArray[np.intp]) -> float:
-            return unweighted_average_recall(predicted[drawn], truth[drawn], classes)
-
-        def macro_f1(drawn: NDArray[np.intp]) -> float:
-            present = np.bincount(truth[drawn], minlength=classes) > 0
-            confusion = confusion_matrix(predicted[drawn], truth[drawn], classes)
-            # Classes that a resample happens to miss would count as zero.
-            return f1_score(confusion, "macro") * classes / max(1, int(present.sum()))
-
-        found = {
-            "accuracy": bootstrap_interval(self.correct, n=RESAMPLES),
-            "uar": bootstrap_interval(uar, n_items=len(truth), n=RESAMPLES // 4),
-            "macro_f1": bootstrap_interval(macro_f1, n_items=len(truth), n=RESAMPLES // 4),
-        }
-        return {name: quantity(*interval) for name, interval in found.items()}
+        return mean_metrics([self])
 
     def confusion(self) -> Confusion:
         """Counts, a row per true class."""
@@ -75,6 +58,32 @@ class Predictions:
         """One row per test item."""
         columns = zip(self.ids, self.truth, self.predicted, self.scores, strict=True)
         return [{"id": i, "label": t, "predicted": p, "score": s} for i, t, p, s in columns]
+
+
+def mean_metrics(runs: Sequence[Predictions]) -> dict[str, Quantity]:
+    """The metrics of one or several runs on the same items, averaged over the runs, with intervals over the items."""
+    indices = [run.indices() for run in runs]
+    items, classes = len(runs[0].truth), [len(run.classes) for run in runs]
+
+    def uar(drawn: NDArray[np.intp]) -> float:
+        recalls = [unweighted_average_recall(p[drawn], t[drawn], c) for (p, t), c in zip(indices, classes, strict=True)]
+        return float(np.mean(recalls))
+
+    def macro_f1(drawn: NDArray[np.intp]) -> float:
+        scores = []
+        for (predicted, truth), count in zip(indices, classes, strict=True):
+            present = np.bincount(truth[drawn], minlength=count) > 0
+            confusion = confusion_matrix(predicted[drawn], truth[drawn], count)
+            # Classes that a resample happens to miss would count as zero.
+            scores.append(f1_score(confusion, "macro") * count / max(1, int(present.sum())))
+        return float(np.mean(scores))
+
+    found = {
+        "accuracy": bootstrap_interval(np.mean([run.correct for run in runs], axis=0), n=RESAMPLES),
+        "uar": bootstrap_interval(uar, n_items=items, n=RESAMPLES // 4),
+        "macro_f1": bootstrap_interval(macro_f1, n_items=items, n=RESAMPLES // 4),
+    }
+    return {name: quantity(*interval) for name, interval in found.items()}
 
 
 def compare(name: str, ours: Predictions, other: str, theirs: Sequence[Predictions]) -> Comparison:

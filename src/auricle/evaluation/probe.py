@@ -16,7 +16,7 @@ from auricle.data.splits import Fold, folds
 from auricle.errors import AudioError, DataError
 from auricle.evaluation import heads
 from auricle.evaluation.baselines import baseline
-from auricle.evaluation.classify import RESAMPLES, Predictions, compare
+from auricle.evaluation.classify import RESAMPLES, Predictions, compare, mean_metrics
 from auricle.evaluation.results import Comparison, Result
 from auricle.inference.model import Model, load, random_model
 
@@ -116,7 +116,7 @@ def probe(
         else:
             sets = [_readable(baseline(name), task)]
         runs = [probe_features(task, features, head) for features in sets]
-        results[name] = {"metrics": runs[0].metrics(), "runs": [float(run.correct.mean()) for run in runs]}
+        results[name] = {"metrics": mean_metrics(runs), "runs": [float(run.correct.mean()) for run in runs]}
         comparisons.append(compare("model", ours, name, runs))
     return Result(
         task="probe",
