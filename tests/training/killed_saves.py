@@ -122,7 +122,7 @@ def at_random_times(folder: Path, times: int) -> list[dict[str, Any]]:
                 save(run, step)
 
         child = start(saving)
-        time.sleep(rng.uniform(0.005, 0.05))
+        time.sleep(rng.uniform(0.01, 0.1))
         os.kill(child, signal.SIGKILL)
         results.append({"from": first, **outcome(run, child)})
         first = (results[-1]["step"] or 0) + 1

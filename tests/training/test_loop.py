@@ -330,6 +330,23 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_others(tones: Path, 
     assert runs[0][1] != runs[2][1]
 
 
+def test_dropout_is_drawn_from_seed_step_and_micro_batch(tones: Path, tmp_path: Path) -> None:
+    batch = next(iter(job_of(tones, tmp_path).loader))
+
+    class Dropping(nn.Module):
+        def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
+            return {"loss": nn.functional.dropout(torch.ones(50), 0.5).sum(), "drawn": torch.rand(4)}
+
+    def drawn(*keys: int) -> list[float]:
+        torch.manual_seed(len(seen))
+        seen.append(loop._forward(Dropping(), batch, 0.0, keys, "fp32")["drawn"].tolist())  # type: ignore[arg-type]
+        return seen[-1]
+
+    seen: list[list[float]] = []
+    assert drawn(0, 5, 0) == drawn(0, 5, 0)
+    assert len({tuple(drawn(*keys)) for keys in ((0, 5, 0), (1, 5, 0), (0, 6, 0), (0, 5, 1))}) == 4
+
+
 def test_it_trains_outside_the_main_thread(tones: Path, tmp_path: Path) -> None:
     # Signals belong to the main thread there, and are left alone.
     done: list[Progress] = []
