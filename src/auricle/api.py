@@ -185,11 +185,13 @@ def predict(run: str | Path | Model, sounds: Paths) -> list[tuple[str, Predictio
 
 
 def expand(paths: Sequence[str | Path]) -> list[Path]:
-    """Files as they are, folders as the audio files below them."""
+    """Files as they are, folders as the audio files below them; those that cannot be read too, so they are named."""
     files: list[Path] = []
     for path in map(Path, paths):
         if path.is_dir():
-            files += [Path(item.streams["audio"].path) for item in read_data([path])]
+            manifest = read_data([path])
+            found = [*(item.streams["audio"].path for item in manifest), *(name for name, _ in manifest.skipped)]
+            files += sorted(map(Path, found))
         else:
             files.append(path)
     return files

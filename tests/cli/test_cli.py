@@ -102,6 +102,32 @@ def test_embed_writes_the_good_files_and_names_the_bad(cli: Cli, pretrained: Pat
         assert (np.diff(arrays["times"]) >= 0).all()
 
 
+def test_unreadable_files_of_a_folder_are_named(
+    cli: Cli, pretrained: Path, finetuned: Path, tones: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "mixed"
+    for kind in ("buzz", "hiss"):
+        (folder / kind).mkdir(parents=True)
+        for sound in sorted((tones / "audio").glob(f"{kind}*"))[:6]:
+            shutil.copy(sound, folder / kind)
+    (folder / "hiss" / "notes.wav").write_text("no sound")
+    (folder / "buzz" / "phone.m4a").write_bytes(b"\0\0\0\x20ftypM4A " + bytes(100))
+
+    for arguments in (("embed", pretrained, folder, "--out", tmp_path / "x.npz"), ("predict", finetuned, folder)):
+        outcome = cli(*arguments)
+        assert outcome.code == 2
+        assert "notes.wav" in outcome.err
+        assert "phone.m4a" in outcome.err
+    for arguments in (("probe", pretrained, folder), ("evaluate", finetuned, folder, "--split", "all")):
+        outcome = cli(*arguments)
+        assert outcome.code == 2
+        assert "2 files cannot be read" in outcome.err
+    outcome = cli("pretrain", "ssast", folder, "--out", tmp_path / "r", "--preset", "test", "--steps", 1)
+    assert outcome.code == 0
+    assert "notes.wav: not audio; it is left out" in outcome.err
+    assert len(json.loads((tmp_path / "r" / "data.json").read_text())["skipped"]) == 2
+
+
 def test_init_continues_from_a_checkpoint(cli: Cli, pretrained: Path, tones: Path, tmp_path: Path) -> None:
     from auricle.training.checkpoint import resolve
 

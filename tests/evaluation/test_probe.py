@@ -280,6 +280,15 @@ def test_the_file_of_a_probe_holds_everything_needed_to_judge_it(result: Result,
     assert written["metrics"]["accuracy"]["value"] == pytest.approx(right)
 
 
+def test_feature_statistics_are_read_out_by_logistic_regression_whatever_the_model_is(result: Result) -> None:
+    assert result.protocol["head"] == "ridge"
+    assert {name: b["head"] for name, b in result.baselines.items()} == {
+        "mfcc": "linear",
+        "logmel": "linear",
+        "random": "ridge",
+    }
+
+
 def test_each_baseline_is_compared_with_the_model_on_the_same_items(result: Result) -> None:
     assert set(result.baselines) == {"mfcc", "logmel", "random"}
     assert [len(b["runs"]) for b in result.baselines.values()] == [1, 1, len(RANDOM_SEEDS)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -288,6 +289,28 @@ def test_the_deadline_ends_a_run_that_became_slow(
     done = max(steps_saved(run))
     assert 0 < done < 10_000
     assert f"time is up at step {done} of 10000" in end.err
+
+
+def test_a_run_that_time_ended_is_finished_by_the_same_command(
+    tones: Path, tmp_path: Path, cli: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ("pretrain", "ssast", tones, "--preset", "test", "--checkpoint-every", 5, "--out")
+    monkeypatch.setattr(loop, "seconds_per_step", lambda job: 1.0)
+    assert cli(*command, tmp_path / "whole", "--max-minutes", 0.5).code == 0
+    steps = max(steps_saved(tmp_path / "whole"))
+
+    ended = tmp_path / "ended"
+    clock = time.monotonic
+    with monkeypatch.context() as slow:
+        # The clock jumps by a minute as soon as the budget is planned.
+        slow.setattr(loop.time, "monotonic", lambda: clock() + 60 * (ended / "budget.json").exists())
+        assert "run the same command again" in cli(*command, ended, "--max-minutes", 0.5).err
+    assert max(steps_saved(ended)) < steps
+    budget = json.loads((ended / "budget.json").read_text()) | {"steps": steps}
+    (ended / "budget.json").write_text(json.dumps(budget))
+    # Restarts do not count against the minutes: however often it is killed, the run reaches its steps.
+    assert cli(*command, ended, "--max-minutes", 0.5).code == 0
+    assert max(steps_saved(ended)) == steps
 
 
 def test_trial_steps_leave_no_trace_in_the_run_that_follows(

@@ -15,6 +15,8 @@ from auricle.data.tables import Row, Table, read_table
 from auricle.errors import AudioError, DataError
 
 EXTENSIONS = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".au", ".caf", ".w64", ".rf64")
+# Sound that the reader refuses by name: it is reported as left out, not passed over as if it were text.
+UNSUPPORTED = (".m4a", ".aac", ".wma")
 PATH_COLUMNS = ("path", "file", "filename", "file_name", "audio", "wav", "relpath")
 SHOWN = 5
 
@@ -67,7 +69,7 @@ def _starts_like_json(path: Path) -> bool:
 def _read_folder(root: Path) -> Manifest:
     found, others = [], 0
     for path in _files(root):
-        if path.suffix.lower() in EXTENSIONS:
+        if path.suffix.lower() in EXTENSIONS + UNSUPPORTED:
             found.append(path)
         else:
             others += 1

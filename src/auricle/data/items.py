@@ -146,6 +146,19 @@ class Manifest:
         line = json.dumps([item.id, streams, dict(item.labels), events], sort_keys=True)
         return line.encode() + b"\n"
 
+    def require_all(self, purpose: str) -> None:
+        """Refuse data of which a part cannot be read, for a `purpose` whose result is about all of it.
+
+        Raises:
+            DataError: files were left out; up to five are named.
+        """
+        if self.skipped:
+            named = "; ".join(f"{path}: {reason}" for path, reason in self.skipped[:5])
+            raise DataError(
+                f"{self.source}: {len(self.skipped)} files cannot be read ({named}); repair or remove them, "
+                f"since {purpose} on the rest would be another task."
+            )
+
     def labels_of(self, column: str) -> tuple[str, ...]:
         """The label of every item in `column`.
 

@@ -80,8 +80,8 @@ def mean_metrics(runs: Sequence[Predictions]) -> dict[str, Quantity]:
 
     found = {
         "accuracy": bootstrap_interval(np.mean([run.correct for run in runs], axis=0), n=RESAMPLES),
-        "uar": bootstrap_interval(uar, n_items=items, n=RESAMPLES // 4),
-        "macro_f1": bootstrap_interval(macro_f1, n_items=items, n=RESAMPLES // 4),
+        "uar": bootstrap_interval(uar, n_items=items, n=RESAMPLES),
+        "macro_f1": bootstrap_interval(macro_f1, n_items=items, n=RESAMPLES),
     }
     return {name: quantity(*interval) for name, interval in found.items()}
 

@@ -42,6 +42,7 @@ def evaluate(
     if not model.classes:
         raise CheckpointError(f"{run} has no classifier; fine-tune it first: auricle finetune {run} DATA --out RUN")
     manifest = read_data([Path(p) for p in data])
+    manifest.require_all("an evaluation")
     labels = manifest.labels_of(label or model.config.get("label", "label"))
     if split == "all":
         indices: Sequence[int] = range(len(manifest))

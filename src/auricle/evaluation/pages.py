@@ -46,7 +46,7 @@ def pretraining_page(run: Path, items: Sequence[Item]) -> Path:
     )
     report.figure(
         figures.loss_curves(rows, ["effective_rank"]),
-        "Effective rank of held-out embeddings: how many directions tell clips apart. A fall to 1 is collapse.",
+        "Effective rank of the embeddings: how many directions tell clips apart. A fall to 1 is collapse.",
         "Curve of the effective rank over steps",
     )
     add_reconstructions(report, model, items, config["seed"])

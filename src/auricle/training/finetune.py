@@ -26,7 +26,7 @@ from auricle.training import checkpoint as ckpt
 from auricle.training.log import Console
 from auricle.training.loop import Job, train
 from auricle.training.precision import autocast, resolve_precision
-from auricle.training.pretrain import pick_device, report_bad_files
+from auricle.training.pretrain import pick_device, report_bad_files, report_skipped
 from auricle.training.run import check_data, locked, start_or_check
 
 EVAL_CACHE_MB = 512
@@ -217,6 +217,9 @@ def finetune(
         start_or_check(run, plan.config() | {"workers": workers, "max_minutes": max_minutes})
         if plan.fold.note:
             console.say(plan.fold.note)
+        report_skipped(plan.manifest, console)
+        if plan.split.held_out != "test":
+            console.say(f"'{plan.split.held_out}' is held out of the training; choose another with --held-out.")
         module = build(plan)
         loader = build_loader(plan, workers)
         job = Job(

@@ -102,6 +102,7 @@ def train(job: Job, console: Console) -> Progress:
     job.module.to(job.device)
     optimizer = build_optimizer(job.module, job.config)
     progress = _restore(job, optimizer, console)
+    planned_before = (job.run / "budget.json").exists()
     progress.total = _plan_steps(job, console)
     if progress.step >= progress.total:
         console.say(f"{job.run} is complete: {progress.step} of {progress.total} steps.")
@@ -109,7 +110,9 @@ def train(job: Job, console: Console) -> Progress:
     precision = resolve_precision(job.config.precision, job.device)
     console.start(progress.step, progress.total, precision)
     before = progress.elapsed
-    deadline = job.started + job.max_minutes * 60 - before if job.max_minutes else math.inf
+    # A run that is started again goes on to the steps it was planned with: how often it was killed must not decide
+    # where it ends.
+    deadline = job.started + job.max_minutes * 60 if job.max_minutes and not planned_before else math.inf
     checkpoint_every = job.checkpoint_every or max(1, progress.total // 10)
     validate_every = job.config.validate_every or max(1, progress.total // 10)
     log_every = 1 if progress.total <= 2000 else 10
@@ -141,7 +144,10 @@ def train(job: Job, console: Console) -> Progress:
             name, code = ("SIGINT", 130) if signal.SIGINT in caught else ("SIGTERM", 75)
             raise Interrupted(f"{name}: saved step {progress.step}; run the same command again to go on.", code)
         if progress.step < progress.total:
-            console.say(f"time is up at step {progress.step} of {progress.total}; this machine slowed down.")
+            console.say(
+                f"time is up at step {progress.step} of {progress.total}: this machine is slower than in the trial "
+                "steps; run the same command again for the rest."
+            )
     return progress
 
 

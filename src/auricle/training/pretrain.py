@@ -31,8 +31,9 @@ from auricle.training.run import check_data, locked, start_or_check
 # Clips from which input statistics are measured, and which the collapse monitor embeds.
 STATISTICS_CLIPS = 400
 MONITOR_CLIPS = 64
-# Below this share of the best a network of its width could have, embeddings hardly tell clips apart.
+# An effective rank below this says that one direction holds nearly everything; of a few clips it says nothing.
 COLLAPSED_RANK = 2.0
+ENOUGH_FOR_RANK = 8
 
 
 @dataclass(frozen=True)
@@ -151,8 +152,12 @@ def pretrain(
     with locked(run):
         check_data(run, plan.manifest)
         start_or_check(run, plan.config() | {"workers": workers, "max_minutes": max_minutes})
+        report_skipped(plan.manifest, console)
         loader = build_loader(plan, workers)
-        batch = fixed_batch(plan.val_items or plan.train_items[:MONITOR_CLIPS], loader)
+        if not plan.val_items:
+            console.say(f"no clip is held out (of {len(plan.train_items)}): val_loss is of training clips.")
+        heard = [*plan.val_items, *plan.train_items][:MONITOR_CLIPS]
+        batches = fixed_batch(plan.val_items or heard, loader), fixed_batch(heard, loader)
         job = Job(
             module=build(plan),
             loader=loader,
@@ -165,7 +170,7 @@ def pretrain(
                 "preset": plan.preset,
                 "model": to_dict(plan.model),
             },
-            validate=lambda module: validate(module, batch, device, console),
+            validate=lambda module: validate(module, *batches, device, console),
             score_metric="val_score",
             max_minutes=max_minutes,
             checkpoint_every=checkpoint_every,
@@ -177,9 +182,9 @@ def pretrain(
     return run
 
 
-def validate(module: nn.Module, batch: Batch, device: torch.device, console: Console) -> dict[str, float]:
-    """The loss on held-out clips under fixed masks, and whether embeddings still tell them apart."""
-    batch = batch.to(device)
+def validate(module: nn.Module, batch: Batch, heard: Batch, device: torch.device, console: Console) -> dict[str, float]:
+    """The loss on held-out clips under fixed masks, and whether embeddings still tell the clips of `heard` apart."""
+    batch, heard = batch.to(device), heard.to(device)
     losses = module(batch, 1.0)
     result = {f"val_{k}": float(v) for k, v in losses.items() if k != "weight"}
     if not math.isfinite(result["val_loss"]):
@@ -187,11 +192,11 @@ def validate(module: nn.Module, batch: Batch, device: torch.device, console: Con
         return result
     # What SSAST's authors watch: the contrastive accuracy, or the reconstruction where nothing is contrasted.
     result["val_score"] = result.get("val_accuracy", -result["val_loss"])
-    signs: dict[str, float] = module.monitor(batch)  # type: ignore[operator]
-    if len(batch) > 4 and signs["effective_rank"] < COLLAPSED_RANK:
+    signs: dict[str, float] = module.monitor(heard)  # type: ignore[operator]
+    if len(heard) >= ENOUGH_FOR_RANK and signs["effective_rank"] < COLLAPSED_RANK:
         console.warn(
             f"embeddings have collapsed (effective rank {signs['effective_rank']:.1f} over "
-            f"{len(batch)} clips); lower lr, or look whether the clips differ."
+            f"{len(heard)} clips); lower lr, or look whether the clips differ."
         )
     return result | signs
 
@@ -263,6 +268,12 @@ def _first_minute(item: Item) -> Item:
 def pick_device() -> torch.device:
     """CUDA if there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def report_skipped(manifest: Manifest, console: Console) -> None:
+    """Name the files that are left out from the start because they cannot be read."""
+    for path, reason in manifest.skipped:
+        console.warn(f"{path}: {reason}; it is left out")
 
 
 def report_bad_files(progress: Progress, console: Console) -> None:

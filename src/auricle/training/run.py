@@ -109,6 +109,7 @@ def check_data(run: Path, manifest: Manifest) -> None:
         "source": manifest.source,
         "items": len(manifest),
         "hours": round(manifest.hours, 4),
+        "skipped": [list(entry) for entry in manifest.skipped],
         "fingerprints": fingerprints,
     }
     write_text(path, json.dumps(facts, indent=1) + "\n")
