@@ -29,6 +29,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 # Steps, not minutes: what comes out should not depend on what else the machine is doing.
 PRETRAIN_STEPS = 700
 FINETUNE_STEPS = 150
+FROZEN = "Ridge probe on clip embeddings of the frozen network. Fold sets were heard whole, without labels."
 FINETUNE_SETTINGS = {"batch_size": 16}
 SCRATCH_SEED = 0
 
@@ -50,7 +51,8 @@ def main() -> None:
     args = parser.parse_args()
     began = time.monotonic()
     args.out.mkdir(parents=True, exist_ok=True)
-    corpus = real_corpus(find_data(args.data), args.out) if find_data(args.data) else generated_corpus(args.out)
+    data = find_data(args.data)
+    corpus = real_corpus(data, args.out) if data else generated_corpus(args.out)
 
     print(f"1. pretraining on {corpus.what}, without labels")
     run = auricle.pretrain(
@@ -83,7 +85,9 @@ def main() -> None:
         print(f"   {name}: fine-tuned {accuracy(runs[0])}, from scratch {accuracy(runs[1])}")
 
     name, path = next(iter(corpus.labelled.items()))
-    sound = Path(read_data([path])[0].streams["audio"].path)
+    # One that the fine-tuned network has not seen with its label.
+    held_out = finetuned[name][0].items[0]["id"]
+    sound = next(Path(i.streams["audio"].path) for i in read_data([path]) if i.id == held_out)
     embedding = auricle.load(run).embed(sound)
     prediction = auricle.load(args.out / f"finetuned-{name}").classify(sound)
     print(f"4. {sound.name}: embedded in {len(embedding.clip)} dimensions, {len(embedding.frames)} time steps;")
@@ -97,15 +101,20 @@ def main() -> None:
 
 def find_data(given: Path | None) -> Path | None:
     """The folder of data sets, if there is one."""
-    for folder in (given, os.environ.get("AURICLE_DATA"), REPOSITORY.parent / "shared/data/public"):
-        if folder and Path(folder).is_dir():
-            return Path(folder)
+    asked = given or os.environ.get("AURICLE_DATA")
+    folder = Path(asked) if asked else REPOSITORY.parent / "shared/data/public"
+    if any(folder.glob("*/manifest.csv")):
+        return folder
+    if asked:
+        raise SystemExit(f"error: {folder} holds no data sets, which are folders with a manifest.csv.")
     return None
 
 
-def real_corpus(folder: Path | None, out: Path) -> Corpus:
-    """All sets below a folder, without their test splits; two labelled ones to look at."""
-    assert folder is not None
+def real_corpus(folder: Path, out: Path) -> Corpus:
+    """All sets below a folder, without their test splits; two labelled ones to look at.
+
+    Sets that are divided by folds or speakers have no test split: all of their clips are heard, without labels.
+    """
     sets = sorted(p.parent for p in folder.glob("*/manifest.csv"))
     everything = read_data(sets)
     heard = [item for item in everything if item.labels.get("split") != "test"]
@@ -116,6 +125,8 @@ def real_corpus(folder: Path | None, out: Path) -> Corpus:
     usual = [folder / name for name in ("esc10", "fsdd_mini") if (folder / name) in sets]
     others = [path for path in sets if path not in usual and "label" in read_data([path]).columns]
     shown = (usual + others)[:2]
+    if not shown:
+        raise SystemExit(f"error: no data set below {folder} has a column 'label'.")
     return Corpus(
         out / "unlabelled.jsonl",
         {path.name: path for path in shown},
@@ -165,9 +176,13 @@ def write_page(
             "everything": f"{minutes:.1f} minutes",
         }
     )
-    names = {"model": "pretrained", "random": "random weights", "mfcc": "MFCC statistics"}
+    names = {"model": "pretrained", "random": "random weights", "mfcc": "MFCC + logistic regression"}
     for title, text, bars in (
-        ("Frozen network", "Ridge probe on clip embeddings; the network does not change.", probe_bars(probes, names)),
+        (
+            "Frozen network",
+            FROZEN,
+            probe_bars(probes, names),
+        ),
         (
             "Fine-tuned network",
             "All weights adapted; from scratch means random weights and the same budget.",

@@ -394,3 +394,23 @@ def test_a_damaged_official_file_never_escapes_as_a_traceback(cli: Cli, tmp_path
                 data[offset] ^= 1 << int(rng.integers(8))
             (tmp_path / "w.pth").write_bytes(data)
             one_sentence(cli("import", tmp_path / "w.pth", "--out", tmp_path / "out"))
+
+
+def test_weights_that_are_not_finite_are_not_imported(cli: Any, official: Path, tmp_path: Path) -> None:
+    state = torch.load(official, weights_only=True)
+    next(value for name, value in state.items() if name.endswith("v.norm.bias"))[3] = float("nan")
+    torch.save(state, tmp_path / "broken.pth")
+    outcome = cli("import", tmp_path / "broken.pth", "--out", tmp_path / "out", "--set", "heads=3")
+    assert outcome.code == 2
+    assert "encoder.norm.bias" in outcome.err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("text", ["{", "[]", ""])
+def test_a_damaged_file_of_a_run_is_named(cli: Any, pretrained: Path, tones: Path, tmp_path: Path, text: str) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(pretrained, copy)
+    (copy / "data.json").write_text(text)
+    outcome = cli("pretrain", "ssast", tones, "--preset", "test", "--steps", 12, "--out", copy)
+    assert outcome.code == 2
+    assert "data.json" in outcome.err

@@ -18,7 +18,9 @@ def test_unsplit_data_is_tested_on_the_clips_that_the_run_left_out(
     listing.write_text("path,label\n" + "".join(f"{tones / row['path']},{row['label']}\n" for row in rows))
     plan = finetune.plan(pretrained, [listing], steps=1, seed=3)
     run = finetune.finetune(plan, tmp_path / "run", quiet=True)
-    tested = {item["id"] for item in evaluate(run, [listing]).items}
+    result = evaluate(run, [listing])
+    tested = {item["id"] for item in result.items}
+    assert result.protocol["chosen_by"] == "stratified folds, seed 3, 'fold5' held out"
     assert tested == {plan.manifest[i].id for i in plan.fold.test}
     assert tested.isdisjoint(plan.manifest[i].id for i in plan.fold.train)
 

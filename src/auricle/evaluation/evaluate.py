@@ -8,7 +8,7 @@ from pathlib import Path
 
 from auricle.data.formats import read_data
 from auricle.data.items import Manifest
-from auricle.data.splits import stated_part
+from auricle.data.splits import SPLIT_COLUMN, stated_part
 from auricle.errors import CheckpointError, DataError
 from auricle.evaluation.classify import RESAMPLES, Predictions
 from auricle.evaluation.probe import describe
@@ -44,10 +44,11 @@ def evaluate(
     manifest = read_data([Path(p) for p in data])
     manifest.require_all("an evaluation")
     labels = manifest.labels_of(label or model.config.get("label", "label"))
+    used = "everything"
     if split == "all":
         indices: Sequence[int] = range(len(manifest))
     elif split in SPLITS:
-        indices = _part(manifest, labels, split, _split_of(model, split_column, group_column))
+        indices, used = _part(manifest, labels, split, _split_of(model, split_column, group_column))
     else:
         raise DataError(f"--split must be one of {', '.join((*SPLITS, 'all'))}, got '{split}'.")
     if not indices:
@@ -68,6 +69,8 @@ def evaluate(
         seed=model.config.get("split", {}).get("seed", 0),
         protocol={
             "split": split,
+            "label": label or model.config.get("label", "label"),
+            "chosen_by": used,
             "tested": len(predictions.ids),
             "classes": len(model.classes),
             "unknown_labels": unknown,
@@ -87,13 +90,17 @@ def _split_of(model: Model, split_column: str | None, group_column: str | None) 
     return replace(own, held_out="") if own.held_out == "test" else own
 
 
-def _part(manifest: Manifest, labels: Sequence[str], part: str, split: Split) -> Sequence[int]:
+def _part(manifest: Manifest, labels: Sequence[str], part: str, split: Split) -> tuple[Sequence[int], str]:
+    """The items of a part, and in words how they were chosen."""
     if split.group_column is None:
         stated = stated_part(manifest, part, split.split_column)
         if stated is not None:
-            return stated
-    indices: Sequence[int] = getattr(choose_fold(manifest, labels, split), part)
-    return indices
+            return stated, f"column '{split.split_column or SPLIT_COLUMN}'"
+    fold = choose_fold(manifest, labels, split)
+    column = split.group_column or split.split_column or (SPLIT_COLUMN if SPLIT_COLUMN in manifest.columns else "")
+    how = f"column '{column}'" if column else f"stratified folds, seed {split.seed}"
+    indices: Sequence[int] = getattr(fold, part)
+    return indices, f"{how}, '{fold.name}' held out"
 
 
 def predict_items(model: Model, manifest: Manifest, labels: Sequence[str], indices: Sequence[int]) -> Predictions:

@@ -61,6 +61,9 @@ def import_checkpoint(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise CheckpointError(f"--out {out} exists and is not an empty directory; give a new one.")
     imported = recognise(read_state(file), options, str(file))
+    broken = [name for name, value in imported.state.items() if not bool(torch.isfinite(value).all())]
+    if broken:
+        raise CheckpointError(f"{file}: {len(broken)} tensors hold NaN or infinity ({', '.join(broken[:5])}).")
     module = build(imported, classes, str(file))
     config: dict[str, Any] = {
         "kind": imported.kind,

@@ -24,7 +24,7 @@ from auricle.config import TrainConfig
 from auricle.data.batch import Batch
 from auricle.data.loader import Loader
 from auricle.data.randomness import torch_seed
-from auricle.errors import AuricleError, DataError, Interrupted, NonFiniteLoss
+from auricle.errors import AuricleError, CheckpointError, DataError, Interrupted, NonFiniteLoss
 from auricle.files import write_text
 from auricle.training import checkpoint as ckpt
 from auricle.training.log import Console
@@ -37,7 +37,7 @@ from auricle.training.optim import (
     set_learning_rate,
 )
 from auricle.training.precision import autocast, resolve_precision
-from auricle.training.run import rewind_metrics
+from auricle.training.run import read_json, rewind_metrics
 
 MAX_BAD_FILES = 100
 # Seconds of trial steps from which --max-minutes computes its number of steps, and the share of the time it plans with.
@@ -246,7 +246,10 @@ def _plan_steps(job: Job, console: Console) -> int:
         return job.config.steps or max(1, round(job.config.epochs * job.loader.steps_per_epoch))
     path = job.run / "budget.json"
     if path.exists():
-        return int(json.loads(path.read_text(encoding="utf-8"))["steps"])
+        steps = read_json(path).get("steps")
+        if not isinstance(steps, int) or steps < 1:
+            raise CheckpointError(f"{path} holds no number of steps; restore it, or give another --out.")
+        return steps
     seconds = seconds_per_step(job)
     left = job.max_minutes * 60 * PLANNED_SHARE - (time.monotonic() - job.started)
     steps = max(1, int(left / seconds))

@@ -97,8 +97,8 @@ def check_data(run: Path, manifest: Manifest) -> None:
     """
     path, fingerprints = run / "data.json", manifest.fingerprints()
     if path.exists() and (run / "config.yaml").exists():
-        old = json.loads(path.read_text(encoding="utf-8"))
-        if old["hash"] != manifest.hash:
+        old = read_json(path)
+        if old.get("hash") != manifest.hash:
             raise ConfigError(
                 f"{run} was started with other data ({_changed_items(old.get('fingerprints', {}), fingerprints)}); "
                 "restore the data to resume it, or give another --out."
@@ -113,6 +113,21 @@ def check_data(run: Path, manifest: Manifest) -> None:
         "fingerprints": fingerprints,
     }
     write_text(path, json.dumps(facts, indent=1) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """One of a run's own JSON files.
+
+    Raises:
+        CheckpointError: it is missing or damaged.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}; restore it, or give another --out.") from None
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{path} holds no JSON object; restore it, or give another --out.")
+    return values
 
 
 def _changed_items(old: Mapping[str, str], new: Mapping[str, str]) -> str:
