@@ -29,7 +29,10 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 # Steps, not minutes: what comes out should not depend on what else the machine is doing.
 PRETRAIN_STEPS = 700
 FINETUNE_STEPS = 150
-FROZEN = "Ridge probe on clip embeddings of the frozen network. Fold sets were heard whole, without labels."
+FROZEN = (
+    "Ridge probe on clip embeddings of the frozen network, beside logistic regression (LR) on MFCC statistics. "
+    "Fold sets were heard whole, without labels."
+)
 FINETUNE_SETTINGS = {"batch_size": 16}
 SCRATCH_SEED = 0
 
@@ -176,7 +179,7 @@ def write_page(
             "everything": f"{minutes:.1f} minutes",
         }
     )
-    names = {"model": "pretrained", "random": "random weights", "mfcc": "MFCC + logistic regression"}
+    names = {"model": "pretrained", "random": "random weights", "mfcc": "MFCC + LR"}
     for title, text, bars in (
         (
             "Frozen network",

@@ -1,4 +1,4 @@
-"""The command line. Each verb is a function of `auricle.api` with the same options.
+"""The command line. What trains, evaluates and applies models are functions of `auricle.api` with the same options.
 
 Only the standard library is imported until a verb runs, so that `--help` answers at once.
 """

@@ -167,8 +167,8 @@ def _official(size: str, mode: str) -> Preset:
     return Preset(config, pretrain, finetune, note=f"the paper's {size} model, {mode} mode")
 
 
-# What trains in minutes on two cores. Sine-cosine positions and wide initial weights learn several times faster per
-# step than the usual small random ones; one shared pass costs half of the official two.
+# What trains in minutes on two cores: sine-cosine positions and wide initial weights, a start meant for short runs, and
+# one shared pass at half the cost of the official two.
 _SHORT = SSASTConfig(
     width=192,
     depth=6,
