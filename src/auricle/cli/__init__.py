@@ -1,0 +1,64 @@
+"""The command line. What trains, evaluates and applies models are functions of `auricle.api` with the same options.
+
+Only the standard library is imported until a command runs, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import errno
+import os
+import shlex
+import sys
+import warnings
+from collections.abc import Sequence
+
+from auricle import __version__
+from auricle.cli import checkpoints, data, evaluation, inference, training
+from auricle.cli.options import Parser
+from auricle.errors import AuricleError
+
+CANNOT_WRITE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """All commands and their options."""
+    parser = Parser(prog="auricle", description="Learn from audio without labels, and use what was learned.")
+    parser.add_argument("--version", action="version", version=f"auricle {__version__}")
+    verbs = parser.add_subparsers(dest="verb", metavar="COMMAND", required=True)
+    for group in (training, evaluation, inference, checkpoints, data):
+        group.add(verbs)
+    return parser
+
+
+def _show_warning(message: Warning | str, *where: object, **more: object) -> None:
+    print(f"warning: {message}", file=sys.stderr)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code (see `auricle.errors`)."""
+    args = build_parser().parse_args(argv)
+    args.command_line = shlex.join(["auricle", *(sys.argv[1:] if argv is None else argv)])
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            code: int = args.run(args)
+        sys.stdout.flush()
+    except AuricleError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader of our output went away, as `head` does.
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        if error.errno not in CANNOT_WRITE:
+            raise
+        print(f"error: {error}; free some space or mend the permissions, and run it again.", file=sys.stderr)
+        return 1
+    return code

@@ -1,0 +1,95 @@
+"""`auricle probe` and `auricle evaluate`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from auricle.cli.options import label_options, percent, result_options, verb
+
+if TYPE_CHECKING:
+    from auricle.cli.options import Verbs
+    from auricle.evaluation.results import Result
+
+
+def add(verbs: Verbs) -> None:
+    """Add the commands that score."""
+    p = verb(verbs, "probe", run_probe, "read out a frozen model with a simple head")
+    p.add_argument("model", help="checkpoint or run directory; a preset name with --random-weights")
+    p.add_argument("data", nargs="+", help="labelled data")
+    p.add_argument("--head", default="ridge", choices=("ridge", "linear"), help="ridge or logistic regression")
+    label_options(p)
+    p.add_argument("--random-weights", type=int, metavar="SEED", help="the same network with fresh weights")
+    p.add_argument(
+        "--baseline",
+        action="append",
+        default=[],
+        choices=("mfcc", "logmel", "random"),
+        help="compare with it in the same run; may be repeated",
+    )
+    result_options(p)
+    p.add_argument("--seed", type=int, default=0, metavar="S", help="of the folds, where the data has no split")
+
+    p = verb(verbs, "evaluate", run_evaluate, "score a fine-tuned classifier on labelled audio")
+    p.add_argument("model", metavar="run", help="run or checkpoint of a fine-tuning")
+    p.add_argument("data", nargs="+", help="labelled data")
+    p.add_argument("--split", default="test", help="train, val, test or all")
+    label_options(p, default="")
+    result_options(p)
+
+
+def run_probe(args: argparse.Namespace) -> int:
+    from auricle import api
+
+    result = api.probe(
+        args.model,
+        args.data,
+        head=args.head,
+        label=args.label,
+        split_column=args.split_column,
+        group_column=args.group_column,
+        random_weights=args.random_weights,
+        baselines=args.baseline,
+        seed=args.seed,
+        command=args.command_line,
+    )
+    return _finish(result, args.json)
+
+
+def run_evaluate(args: argparse.Namespace) -> int:
+    from auricle import api
+
+    result = api.evaluate(
+        args.model,
+        args.data,
+        split=args.split,
+        label=args.label,
+        split_column=args.split_column,
+        group_column=args.group_column,
+        command=args.command_line,
+    )
+    return _finish(result, args.json)
+
+
+def _finish(result: Result, path: str | None) -> int:
+    from auricle.evaluation.pages import result_page
+
+    for name, q in result.metrics.items():
+        print(f"{name:10} {percent(q['value'])} [{percent(q['low'])}, {percent(q['high'])}]")
+    for name, baseline in result.baselines.items():
+        q = baseline["metrics"]["accuracy"]
+        print(f"{name + ' accuracy':18} {percent(q['value'])} [{percent(q['low'])}, {percent(q['high'])}]")
+    for c in result.comparisons:
+        print(f"model - {c['b']}: {_points(c['value'])} [{_points(c['low'])}, {_points(c['high'])}] points")
+    for note in result.protocol.get("notes", ()):
+        print(f"note: {note}", file=sys.stderr)
+    if path:
+        result.write(path)
+        print(f"report: {result_page(result, Path(path).with_suffix('.html'))}")
+    return 0
+
+
+def _points(value: float | None) -> str:
+    return "?" if value is None else f"{100 * value:+.1f}"

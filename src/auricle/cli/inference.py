@@ -1,0 +1,75 @@
+"""`auricle embed` and `auricle predict`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from auricle.cli.options import json_file, percent, verb
+from auricle.errors import AudioError, ConfigError
+from auricle.files import atomic_path
+
+if TYPE_CHECKING:
+    from auricle.cli.options import Verbs
+
+
+def add(verbs: Verbs) -> None:
+    """Add the commands that apply a model."""
+    p = verb(verbs, "embed", run_embed, "turn sounds into vectors")
+    p.add_argument("model", help="checkpoint or run directory")
+    p.add_argument("paths", nargs="+", metavar="PATH", help="sound files, or folders of them")
+    p.add_argument("--out", required=True, metavar="FILE.npz", help="where to write")
+    p.add_argument("--frames", action="store_true", help="also one vector per time step, with times")
+
+    p = verb(verbs, "predict", run_predict, "classify sounds")
+    p.add_argument("model", metavar="run", help="run or checkpoint of a fine-tuning")
+    p.add_argument("paths", nargs="+", metavar="FILE", help="sound files, or folders of them")
+    p.add_argument("--json", type=json_file, metavar="FILE", help="write everything as JSON")
+
+
+def run_embed(args: argparse.Namespace) -> int:
+    import numpy as np
+
+    from auricle import api
+
+    out = Path(args.out)
+    if out.suffix != ".npz" or out.is_dir():
+        raise ConfigError(f"--out {out} must be a file that ends in .npz.")
+    if not out.absolute().parent.is_dir():
+        raise ConfigError(f"--out {out}: the folder {out.absolute().parent} does not exist.")
+    arrays, errors = api.embed(args.model, args.paths, frames=args.frames)
+    with atomic_path(out) as partial:
+        np.savez_compressed(partial, **arrays)  # type: ignore[arg-type]
+    clips, width = arrays["embeddings"].shape
+    print(f"{out}: {clips} embeddings of {width} dimensions")
+    return _report_bad(errors)
+
+
+def run_predict(args: argparse.Namespace) -> int:
+    from auricle import api
+    from auricle.evaluation.results import write_json
+
+    errors: list[AudioError] = []
+    rows: list[dict[str, Any]] = []
+    for path, outcome in api.predict(args.model, args.paths):
+        if isinstance(outcome, AudioError):
+            errors.append(outcome)
+            rows.append({"path": path, "error": str(outcome)})
+            continue
+        print(f"{path}: {outcome.label} ({percent(outcome.score)})")
+        for s in outcome.segments:
+            print(f"  {s.onset:9.2f} - {s.offset:9.2f} s  {s.label} ({percent(s.score)})")
+        segments = [dict(vars(s)) for s in outcome.segments]
+        rows.append({"path": path, **vars(outcome), "segments": segments})
+    if args.json:
+        write_json(args.json, {"schema": 1, "model": args.model, "command": args.command_line, "predictions": rows})
+    return _report_bad(errors)
+
+
+def _report_bad(errors: Sequence[AudioError]) -> int:
+    for error in errors:
+        print(f"error: {error}", file=sys.stderr)
+    return 2 if errors else 0

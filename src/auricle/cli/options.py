@@ -1,0 +1,113 @@
+"""The parser, and the options that several commands share."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import math
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    Verbs = argparse._SubParsersAction[argparse.ArgumentParser]
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with the nearest valid option in its complaint about an unknown one."""
+
+    def error(self, message: str) -> NoReturn:
+        words = message.removeprefix("unrecognized arguments: ").split() if "unrecognized" in message else []
+        options = [option for action in self._all_actions() for option in action.option_strings]
+        for word in words:
+            near = difflib.get_close_matches(word.partition("=")[0], options, n=1, cutoff=0.6)
+            if word.startswith("-") and near:
+                message += f" (did you mean {near[0]}?)"
+        self.print_usage(sys.stderr)
+        self.exit(2, f"error: {message}\n")
+
+    def _all_actions(self) -> list[argparse.Action]:
+        found = list(self._actions)
+        for action in self._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                for sub in action.choices.values():
+                    found += sub._actions
+        return found
+
+
+def verb(verbs: Verbs, name: str, run: Callable[[argparse.Namespace], int], help: str) -> argparse.ArgumentParser:
+    """Add a command; `run` gets its arguments and returns the exit code."""
+    sub: argparse.ArgumentParser = verbs.add_parser(name, help=help, description=help[0].upper() + help[1:] + ".")
+    sub.set_defaults(run=run)
+    return sub
+
+
+def training_options(p: argparse.ArgumentParser) -> None:
+    """What pretraining and fine-tuning share."""
+    p.add_argument("--out", required=True, metavar="RUN", help="run directory; the same command resumes it")
+    p.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="override a setting; may be repeated"
+    )
+    budget = p.add_mutually_exclusive_group()
+    budget.add_argument(
+        "--max-minutes", type=positive_float, default=0.0, metavar="M", help="as many steps as fit in M minutes"
+    )
+    budget.add_argument("--steps", type=positive_int, default=0, metavar="N", help="number of steps")
+    p.add_argument("--checkpoint-every", type=positive_int, default=0, metavar="N", help="steps between checkpoints")
+    p.add_argument("--workers", type=count, default=0, metavar="W", help="processes that read ahead (0: none)")
+    p.add_argument("--seed", type=int, default=0, metavar="S")
+    p.add_argument("--dry-run", action="store_true", help="print parameters, memory, steps and time, and stop")
+    p.add_argument("--quiet", action="store_true", help="no progress")
+
+
+def label_options(p: argparse.ArgumentParser, default: str = "label") -> None:
+    """Which column holds the labels, and how the data is split."""
+    p.add_argument("--label", default=default, metavar="COLUMN", help="column with the labels")
+    p.add_argument("--split-column", metavar="C", help="column with train/val/test or folds (split, if there is one)")
+    p.add_argument("--group-column", metavar="C", help="leave one group of this column out")
+
+
+def result_options(p: argparse.ArgumentParser) -> None:
+    """Where a result is written."""
+    p.add_argument(
+        "--json", type=json_file, metavar="FILE", help="write the result, and a page of the same name with .html"
+    )
+
+
+def positive_int(text: str) -> int:
+    """A whole number above 0."""
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"expected a whole number above 0, got '{text}'")
+    return int(text)
+
+
+def count(text: str) -> int:
+    """A whole number, 0 or above."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected a whole number, 0 or above, got '{text}'")
+    return int(text)
+
+
+def positive_float(text: str) -> float:
+    """A number above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"expected a number above 0, got '{text}'")
+    return value
+
+
+def json_file(text: str) -> str:
+    """The path of a JSON file to write."""
+    # Refused here, before hours of work that would have nowhere to go.
+    if Path(text).is_dir() or Path(text).suffix == ".html":
+        raise argparse.ArgumentTypeError(f"expected a file for JSON, got '{text}'; name it for example result.json")
+    return text
+
+
+def percent(value: float | None) -> str:
+    """0.123 as "12.3 %"."""
+    return "?" if value is None else f"{100 * value:.1f} %"

@@ -1,0 +1,86 @@
+"""`auricle pretrain` and `auricle finetune`."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from auricle.cli.options import label_options, training_options, verb
+from auricle.config import parse_assignments
+
+if TYPE_CHECKING:
+    from auricle.cli.options import Verbs
+
+
+def add(verbs: Verbs) -> None:
+    """Add the commands that train."""
+    p = verb(verbs, "pretrain", run_pretrain, "learn from unlabelled audio")
+    p.add_argument("method", help="see: auricle list")
+    p.add_argument("data", nargs="+", help="folders of audio, manifests, or both")
+    training_options(p)
+    p.add_argument("--preset", default="", help="configuration; see: auricle list")
+    p.add_argument("--init", metavar="CKPT", help="continue from these weights")
+
+    p = verb(verbs, "finetune", run_finetune, "adapt a checkpoint to labelled audio")
+    p.add_argument("model", help="checkpoint or run directory")
+    p.add_argument("data", nargs="+", help="labelled data: a folder with manifest.csv, a CSV, or a folder per class")
+    training_options(p)
+    label_options(p)
+    p.add_argument("--held-out", default="", metavar="FOLD", help="fold or group to leave out (the last)")
+    p.add_argument("--random-weights", type=int, metavar="SEED", help="train the same network from scratch")
+
+
+def run_pretrain(args: argparse.Namespace) -> int:
+    from auricle import api
+    from auricle.training import estimate, pretrain
+
+    settings = parse_assignments(args.set)
+    if args.dry_run:
+        plan = pretrain.plan(
+            args.method,
+            args.data,
+            preset=args.preset,
+            settings=settings,
+            init=args.init,
+            steps=args.steps,
+            seed=args.seed,
+        )
+        print(estimate.pretraining(plan, args.max_minutes))
+        return 0
+    run = api.pretrain(
+        args.method,
+        args.data,
+        args.out,
+        preset=args.preset,
+        settings=settings,
+        init=args.init,
+        **_budget(args),
+    )
+    print(f"run: {run}\nreport: {run / 'report.html'}")
+    return 0
+
+
+def run_finetune(args: argparse.Namespace) -> int:
+    from auricle import api
+    from auricle.training import estimate, finetune
+
+    options: dict[str, Any] = {
+        "label": args.label,
+        "settings": parse_assignments(args.set),
+        "split_column": args.split_column,
+        "group_column": args.group_column,
+        "held_out": args.held_out,
+        "random_weights": args.random_weights,
+    }
+    if args.dry_run:
+        plan = finetune.plan(args.model, args.data, **options, steps=args.steps, seed=args.seed)
+        print(estimate.finetuning(plan, args.max_minutes))
+        return 0
+    run = api.finetune(args.model, args.data, args.out, **options, **_budget(args))
+    print(f"run: {run}\nreport: {run / 'report.html'}")
+    return 0
+
+
+def _budget(args: argparse.Namespace) -> dict[str, Any]:
+    names = ("steps", "max_minutes", "checkpoint_every", "workers", "seed", "quiet")
+    return {name: getattr(args, name) for name in names}
