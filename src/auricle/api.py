@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from auricle.data.check import GROUP_COLUMNS, Findings
+from auricle.data.check import check as _check
 from auricle.data.formats import read_data
 from auricle.errors import AudioError, DataError
 from auricle.evaluation import pages
@@ -18,7 +20,7 @@ from auricle.evaluation.probe import probe as _probe
 from auricle.evaluation.results import Result
 from auricle.inference.model import Model, Prediction
 from auricle.inference.model import load as load
-from auricle.methods import preset_names
+from auricle.methods import get_method, get_preset, method_names, preset_names
 from auricle.training import finetune as _finetune
 from auricle.training import pretrain as _pretrain
 
@@ -127,6 +129,47 @@ def probe(model: str | Path, data: Paths, **options: Any) -> Result:
 def evaluate(run: str | Path, data: Paths, **options: Any) -> Result:
     """Evaluate a fine-tuned classifier; options as in `auricle.evaluation.evaluate.evaluate`."""
     return _evaluate(run, _list(data), **options)
+
+
+def check(
+    data: Paths,
+    *,
+    label: str = "label",
+    split_column: str = "split",
+    group_columns: Sequence[str] = (),
+    processes: int = 0,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Findings:
+    """Decode all of a data set and look for what spoils training or its evaluation.
+
+    Args:
+        group_columns: besides speaker, source and the like, columns whose values must not lie in two splits.
+        processes: how many files to decode at once (0: one for each core).
+        progress: called with the files done and their number.
+    """
+    manifest = read_data(_list(data), keep_going=True)
+    return _check(
+        manifest,
+        label=label,
+        split_column=split_column,
+        group_columns=(*GROUP_COLUMNS, *group_columns),
+        processes=processes,
+        progress=lambda done: progress(done, len(manifest)),
+    )
+
+
+def input_statistics(model: str, data: Paths, seed: int = 0) -> dict[str, float]:
+    """`norm_mean` and `norm_std` for the front end of a method or preset, over up to 400 of some data's clips.
+
+    Raises:
+        ConfigError: no such method or preset.
+        DataError: the clips cannot be read, or are silent.
+    """
+    method = model if model in method_names() else next((m for m in method_names() if model.startswith(f"{m}-")), model)
+    module = get_method(method)
+    config = get_preset(method, module.DEFAULT_PRESET if model == method else model).model
+    mean, std = _pretrain.measure_statistics(module, config, read_data(_list(data), keep_going=True).items, seed)
+    return {"norm_mean": mean, "norm_std": std}
 
 
 def embed(

@@ -136,6 +136,26 @@ def blocks(
     return iterate()
 
 
+def decode(path: AudioPath, *, start: float = 0.0, end: float | None = None) -> Iterator[Samples]:
+    """Read a sound file of any length as it is: all channels, at its own rate, checked as `read` does.
+
+    Returns:
+        Consecutive float32 arrays of shape (frames, channels).
+
+    Raises:
+        AudioError: as `read` does, while iterating.
+    """
+    with open_source(path) as source:
+        first, last = _span(source, start, end, source.info.rate)
+        position = first
+        for block in source.decode(first, last):
+            _check_level(block, position, source.name)
+            position += len(block)
+            yield block
+        if position == first:
+            raise AudioError(source.name, "0 samples", "nothing could be decoded")
+
+
 def as_wave(array: Any, rate: int, target_rate: int | None = None) -> tuple[Samples, int]:
     """Check an array of samples as `read` checks a file, and resample it to `target_rate`.
 

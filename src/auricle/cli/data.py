@@ -1,24 +1,71 @@
-"""`auricle synth`."""
+"""`auricle check` and `auricle synth`."""
 
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from auricle.cli.options import positive_float, positive_int, verb
+from auricle.cli.options import count, json_file, positive_float, positive_int, verb
 
 if TYPE_CHECKING:
     from auricle.cli.options import Verbs
 
 
 def add(verbs: Verbs) -> None:
-    """Add the commands that make data."""
+    """Add the commands about data."""
+    p = verb(verbs, "check", run_check, "decode all of a data set and say what is wrong with it")
+    p.add_argument("data", nargs="+", help="folders of audio, manifests, or both")
+    p.add_argument("--json", type=json_file, metavar="FILE", help="write what was found, and a page of the same name")
+    p.add_argument("--exclude", metavar="FILE", help="write a list of the unusable files, for --exclude of training")
+    p.add_argument("--stats", metavar="MODEL", help="measure input statistics for a method or preset, such as ssast")
+    p.add_argument("--label", default="label", metavar="COLUMN", help="column with the labels")
+    p.add_argument("--split-column", default="split", metavar="C", help="column with the splits")
+    p.add_argument("--group-column", action="append", default=[], metavar="C", help="look for leaks of it, too")
+    p.add_argument("--processes", type=count, default=0, metavar="N", help="decode so many at once (0: all cores)")
+
     p = verb(verbs, "synth", run_synth, "generate labelled sound scenes")
     p.add_argument("out", help="directory to make")
     p.add_argument("--clips", type=positive_int, default=400, help="how many")
     p.add_argument("--seconds", type=positive_float, default=2.5, help="length of each")
     p.add_argument("--seed", type=int, default=0)
+
+
+def run_check(args: argparse.Namespace) -> int:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from auricle import api
+    from auricle.data.exclude import write_exclude_list
+    from auricle.evaluation import check_report
+    from auricle.evaluation.results import write_json
+
+    with Progress(console=Console(file=sys.stderr), transient=True) as bar:
+        task = bar.add_task("decoding", total=None)
+        findings = api.check(
+            args.data,
+            label=args.label,
+            split_column=args.split_column,
+            group_columns=args.group_column,
+            processes=args.processes,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    statistics = api.input_statistics(args.stats, args.data) if args.stats else {}
+    print(f"{len(findings.sounds)} usable files, {findings.hours:.2f} hours; {len(findings.bad)} unusable")
+    for b in findings.bad:
+        print(f"error: {b.path}: {b.reason}{': ' + b.detail if b.detail else ''}", file=sys.stderr)
+    for line in check_report.warnings(findings):
+        print(f"warning: {line}", file=sys.stderr)
+    for name, value in statistics.items():
+        print(f"{name}={value}")
+    if args.exclude:
+        write_exclude_list(args.exclude, [(b.path, b.reason) for b in findings.bad])
+    if args.json:
+        write_json(args.json, check_report.summary(findings, args.command_line, statistics))
+        page = check_report.check_page(findings, Path(args.json).with_suffix(".html"), args.command_line)
+        print(f"report: {page}")
+    return 2 if findings.bad else 0
 
 
 def run_synth(args: argparse.Namespace) -> int:

@@ -7,9 +7,11 @@ import math
 import os
 import unicodedata
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from auricle.audio.read import probe
+from auricle.data.exclude import read_exclude_list
 from auricle.data.items import AudioRef, Event, Item, Manifest, absolute
 from auricle.data.tables import Row, Table, read_table
 from auricle.errors import AudioError, DataError
@@ -21,14 +23,28 @@ PATH_COLUMNS = ("path", "file", "filename", "file_name", "audio", "wav", "relpat
 SHOWN = 5
 
 
-def read_data(paths: Path | str | Sequence[Path | str]) -> Manifest:
+@dataclass(frozen=True)
+class Leniency:
+    """Which files a reader passes over: those in `exclude` (absolute paths), and `missing` ones instead of refusing."""
+
+    exclude: frozenset[str] = frozenset()
+    missing: bool = False
+
+
+STRICT = Leniency()
+
+
+def read_data(
+    paths: Path | str | Sequence[Path | str], *, exclude: Path | str | None = None, keep_going: bool = False
+) -> Manifest:
     """Read one data source, or several that are joined; no sound is decoded.
 
     A source is a folder that holds `manifest.csv`, any other folder (every sound file below it; the first directory
     level is the column `label` when each file lies in one), a CSV or TSV file (relative paths start at its folder;
     `events.csv` beside it gives the events), or a file that `Manifest.save` wrote. The ids of several sources start
     with the name of their folder. Durations come from the column `duration`, else from the header of the sound file;
-    a file whose header cannot be read is listed in `Manifest.skipped`.
+    a file whose header cannot be read is listed in `Manifest.skipped`. Files in the list `exclude` (see
+    `auricle.data.exclude`) are left out; with `keep_going`, listed files that are missing go to `Manifest.skipped` too.
 
     Raises:
         DataError: nothing is there, nothing usable is in it, listed files are missing, or a table is malformed.
@@ -36,14 +52,15 @@ def read_data(paths: Path | str | Sequence[Path | str]) -> Manifest:
     sources = [paths] if isinstance(paths, (str, Path)) else list(paths)
     if not sources:
         raise DataError("no data was given; name a folder of audio, a CSV or TSV file, or a JSONL manifest.")
-    manifests = [_read_source(absolute(source)) for source in sources]
+    leniency = Leniency(read_exclude_list(exclude) if exclude else frozenset(), keep_going)
+    manifests = [_read_source(absolute(source), leniency) for source in sources]
     return manifests[0] if len(manifests) == 1 else _join(manifests)
 
 
-def _read_source(path: Path) -> Manifest:
+def _read_source(path: Path, leniency: Leniency) -> Manifest:
     if path.is_dir():
         table = path / "manifest.csv"
-        return _read_csv(table) if table.is_file() else _read_folder(path)
+        return _read_csv(table, leniency) if table.is_file() else _read_folder(path, leniency)
     if not path.exists():
         raise DataError(f"{path}: no such file or folder.")
     if not path.is_file():
@@ -51,8 +68,8 @@ def _read_source(path: Path) -> Manifest:
     if path.suffix.lower() in EXTENSIONS:
         raise DataError(f"{path}: a sound file is not a data set; give its folder, or a CSV file that lists it.")
     if path.suffix.lower() in (".jsonl", ".ndjson") or _starts_like_json(path):
-        return _read_jsonl(path)
-    return _read_csv(path)
+        return _read_jsonl(path, leniency)
+    return _read_csv(path, leniency)
 
 
 def _starts_like_json(path: Path) -> bool:
@@ -66,9 +83,11 @@ def _starts_like_json(path: Path) -> bool:
 # Folders ---------------------------------------------------------------------------------------------------------
 
 
-def _read_folder(root: Path) -> Manifest:
+def _read_folder(root: Path, leniency: Leniency = STRICT) -> Manifest:
     found, others = [], 0
     for path in _files(root):
+        if str(path) in leniency.exclude:
+            continue
         if path.suffix.lower() in EXTENSIONS + UNSUPPORTED:
             found.append(path)
         else:
@@ -123,16 +142,18 @@ def _is_clutter(name: str) -> bool:
 # CSV and TSV -----------------------------------------------------------------------------------------------------
 
 
-def _read_csv(path: Path) -> Manifest:
+def _read_csv(path: Path, leniency: Leniency = STRICT) -> Manifest:
     table = read_table(path)
     column = _path_column(table)
     duration_column = table.column("duration")
     if not table.rows:
         raise DataError(f"{path}: the header is there but no rows; list one sound file per line.")
-    located = _locate(table, column)
+    located, skipped = _locate(table, column, leniency)
     events = _read_events(path, set(located.values()))
-    items, skipped = [], []
+    items = []
     for row in table.rows:
+        if row.line not in located:
+            continue
         file = located[row.line]
         duration = _stated_duration(row.cells[duration_column]) if duration_column else None
         if duration is None:
@@ -159,15 +180,18 @@ def _path_column(table: Table) -> str:
     return column
 
 
-def _locate(table: Table, column: str) -> dict[int, str]:
-    """The absolute path of the file of every row, by line number."""
+def _locate(table: Table, column: str, leniency: Leniency) -> tuple[dict[int, str], list[tuple[str, str]]]:
+    """The absolute path of the file of every row, by line number, and the files that are missing."""
     located: dict[int, str] = {}
     line_of: dict[str, int] = {}
     missing = []
     for row in table.rows:
         if not row.cells[column]:
             raise DataError(f"{table.path}: line {row.line}: column '{column}' is empty; name a sound file there.")
-        file = next((name for name in _spellings(row, column, table.path.parent) if Path(name).is_file()), None)
+        spellings = list(_spellings(row, column, table.path.parent))
+        if not leniency.exclude.isdisjoint(spellings):
+            continue
+        file = next((name for name in spellings if Path(name).is_file()), None)
         if file is None:
             missing.append(row.cells[column])
         elif file in line_of:
@@ -178,9 +202,9 @@ def _locate(table: Table, column: str) -> dict[int, str]:
         else:
             located[row.line] = file
             line_of[file] = row.line
-    if missing:
+    if missing and not leniency.missing:
         _raise_missing(table.path, missing, len(table.rows), f"; relative paths start at {table.path.parent}")
-    return located
+    return located, [(os.path.normpath(table.path.parent / name), "missing") for name in missing]
 
 
 def _spellings(row: Row, column: str, folder: Path) -> Iterator[str]:
@@ -247,15 +271,18 @@ def _event(path: Path, line: int, onset: str, offset: str, label: str) -> Event:
 # JSONL and joining -----------------------------------------------------------------------------------------------
 
 
-def _read_jsonl(path: Path) -> Manifest:
-    manifest = dataclasses.replace(Manifest.load(path), source=str(path))
-    files = [ref.path for item in manifest for ref in item.streams.values()]
-    missing = [file for file in files if not Path(file).is_file()]
-    if missing:
-        _raise_missing(path, missing, len(files), "")
+def _read_jsonl(path: Path, leniency: Leniency) -> Manifest:
+    manifest = Manifest.load(path)
+    wanted = [i for i in manifest if leniency.exclude.isdisjoint(ref.path for ref in i.streams.values())]
+    files = [ref.path for item in wanted for ref in item.streams.values()]
+    missing = {file for file in files if not Path(file).is_file()}
+    if missing and not leniency.missing:
+        _raise_missing(path, sorted(missing), len(files), "")
     if not files:
         raise DataError(f"{path}: the manifest lists no items; make it again from the data.")
-    return manifest
+    items = tuple(i for i in wanted if missing.isdisjoint(ref.path for ref in i.streams.values()))
+    skipped = (*manifest.skipped, *((file, "missing") for file in sorted(missing)))
+    return dataclasses.replace(manifest, items=items, source=str(path), skipped=skipped)
 
 
 def _join(manifests: Sequence[Manifest]) -> Manifest:

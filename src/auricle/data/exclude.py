@@ -1,0 +1,35 @@
+"""Lists of files to leave out: one path a line, `#` before a comment."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from auricle.data.items import absolute
+from auricle.errors import DataError
+from auricle.files import write_text
+
+
+def write_exclude_list(path: Path | str, files: Iterable[tuple[str, str]]) -> None:
+    """Write (absolute path, what is wrong with it) of some files; paths below the list's folder become relative."""
+    path = absolute(path)
+    lines = ["# Files that auricle check found unusable. Give this list to --exclude."]
+    for file, reason in files:
+        inside = Path(file).is_relative_to(path.parent)
+        lines += [f"# {reason}", Path(os.path.relpath(file, path.parent)).as_posix() if inside else file]
+    write_text(path, "\n".join(lines) + "\n")
+
+
+def read_exclude_list(path: Path | str) -> frozenset[str]:
+    """The absolute paths in such a list, written by `write_exclude_list` or by hand; relative ones start at its folder.
+
+    Raises:
+        DataError: the list cannot be read.
+    """
+    path = absolute(path)
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: the list of files to leave out cannot be read: {error}.") from None
+    return frozenset(os.path.normpath(path.parent / line) for line in lines if line and not line.startswith("#"))
