@@ -268,22 +268,72 @@ def children() -> list[int]:
 
 
 @pytest.mark.parametrize("moment", ["at once", "while it hands over"])
-def test_a_killed_worker_is_one_clear_error_and_not_a_hang(items: tuple[Item, ...], moment: str) -> None:
+def test_a_killed_worker_is_replaced_and_the_batches_stay_the_same(items: tuple[Item, ...], moment: str) -> None:
     before = children()
     # A batch of 4 MB does not fit into a pipe: the worker stands in the middle of handing it over.
-    loader = make(items, workers=2, batch_size=256, targets=None)
+    loader = make(items, workers=2, batch_size=256)
+    loader.load_state_dict({"position": 3})
     batches = iter(loader)
-    next(batches)
+    taken = [next(batches)]
     if moment != "at once":
         time.sleep(0.5)
-    victim = next(pid for pid in children() if pid not in before)
-    os.kill(victim, signal.SIGKILL)
+    kill_one(before)
+    with pytest.warns(workers.WorkerWarning, match=r"^a loader worker died \(killed by SIGKILL, .*another takes its"):
+        taken += itertools.islice(batches, 5)
+    assert_same(taken, take(make(items, batch_size=256), 9)[3:])
+    assert len(children()) == len(before) + 2
+
+
+def test_a_second_worker_that_is_killed_is_one_clear_error_and_not_a_hang(
+    items: tuple[Item, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = children()
+    batches = iter(make(items, workers=2))
+    next(batches)
+    kill_one(before)
+    with pytest.warns(workers.WorkerWarning):
+        list(itertools.islice(batches, 8))
+    # A minute later it would be another matter.
+    with monkeypatch.context() as later:
+        later.setattr(workers, "RESTART_SECONDS", 0.0)
+        kill_one(before)
+        with pytest.warns(workers.WorkerWarning):
+            list(itertools.islice(batches, 8))
+    kill_one(before)
     begin = time.monotonic()
-    with pytest.raises(AuricleError, match=r"worker died \(killed by SIGKILL\); run the same command") as caught:
+    with pytest.raises(AuricleError, match=r"worker died again \(killed by SIGKILL, .*run the same") as caught:
         list(itertools.islice(batches, 10))
     assert time.monotonic() - begin < 10
     assert caught.value.exit_code == 1
     assert children() == before
+
+
+def test_a_worker_that_is_told_to_end_is_not_replaced(items: tuple[Item, ...]) -> None:
+    before = children()
+    batches = iter(make(items, workers=1))
+    next(batches)
+    kill_one(before, signal.SIGTERM)
+    with pytest.raises(AuricleError, match=r"worker died \(killed by SIGTERM, "):
+        list(itertools.islice(batches, 10))
+    assert children() == before
+
+
+def kill_one(others: list[int], number: signal.Signals = signal.SIGKILL) -> None:
+    os.kill(next(pid for pid in children() if pid not in others), number)
+
+
+def test_workers_need_no_main_guard_in_the_script(tones: Path, tmp_path: Path) -> None:
+    # multiprocessing runs an unguarded script again in every process that it starts.
+    (tmp_path / "script.py").write_text(
+        "from auricle.data.formats import read_data\n"
+        "from auricle.data.loader import Loader\n"
+        "print('once', flush=True)\n"
+        f"items = read_data('{tones}').items\n"
+        "batches = iter(Loader(items, rate=8000, batch_size=4, crop_seconds=1, seed=0, workers=2))\n"
+        "print(next(batches).ids == next(batches).ids)\n"
+    )
+    done = subprocess.run([sys.executable, tmp_path / "script.py"], capture_output=True, text=True)
+    assert (done.stdout, done.stderr, done.returncode) == ("once\nFalse\n", "", 0)
 
 
 def test_workers_end_with_the_iterator(items: tuple[Item, ...]) -> None:
@@ -337,13 +387,19 @@ def raise_third(first: int, step: int) -> Iterator[int]:
 
 
 def crash(first: int, step: int) -> Iterator[int]:
-    yield first
     os._exit(3)
+    yield first
 
 
 def stall(first: int, step: int) -> Iterator[int]:
     yield first
+    workers.doing("reading slow.wav")
     time.sleep(60)
+
+
+def run_short_of_memory(first: int, step: int) -> Iterator[int]:
+    workers.doing("reading long.wav")
+    raise MemoryError
 
 
 @pytest.mark.parametrize("count", [1, 3])
@@ -358,11 +414,20 @@ def test_what_a_worker_raises_is_raised_in_its_place() -> None:
         next(numbers)
 
 
-def test_a_worker_that_exits_or_stalls_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(AuricleError, match=r"a loader worker died \(exit code 3\)"):
+def test_a_worker_that_always_crashes_stalls_or_is_short_of_memory_is_told_apart(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with (
+        pytest.warns(workers.WorkerWarning, match=r"died \(exit code 3, starting\); another"),
+        pytest.raises(AuricleError, match=r"a loader worker died again \(exit code 3, starting\)"),
+    ):
         list(read_ahead(crash, 1))
+    with pytest.raises(AuricleError, match=r"^a loader worker ran out of memory while reading long\.wav; use fewer"):
+        list(read_ahead(run_short_of_memory, 1))
     slow = read_ahead(stall, 1)
     assert next(slow) == 0
     monkeypatch.setattr(workers, "TIMEOUT_SECONDS", 0.2)
-    with pytest.raises(AuricleError, match=r"a loader worker has delivered nothing for 0\.2 s"):
+    with pytest.raises(
+        AuricleError, match=r"a loader worker has delivered nothing for 0\.2 s, it was reading slow\.wav;"
+    ):
         next(slow)

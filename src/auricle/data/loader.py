@@ -23,7 +23,7 @@ from auricle.audio.augment import mix_waveforms
 from auricle.data.batch import Batch, Stream
 from auricle.data.items import Item
 from auricle.data.randomness import Draw, generator
-from auricle.data.workers import read_ahead
+from auricle.data.workers import doing, read_ahead
 from auricle.errors import AudioError, ConfigError, DataError
 
 # Clips up to this length are read whole and kept; of longer ones, only the crop is read.
@@ -105,6 +105,7 @@ class ClipDataset:
 
     def _read_crop(self, index: int, rng: np.random.Generator) -> NDArray[np.float32]:
         ref = self.items[index].streams["audio"]
+        doing(f"reading {ref.path}")
         duration = self.items[index].duration
         if duration > WHOLE_SECONDS and self.crop / self.rate < duration:
             start = ref.start + rng.random() * max(0.0, duration - self.crop / self.rate - DURATION_ROUNDING)
@@ -224,13 +225,14 @@ class Loader:
 
     def __iter__(self) -> Iterator[Batch]:
         """Batches from the current position on, without end."""
-        for samples in read_ahead(self.samples, self.workers) if self.workers else self.samples(0, 1):
+        start = self.position
+        for samples in read_ahead(self.samples, self.workers, start) if self.workers else self.samples(start, 1):
             self.position += 1
             yield self.collate(samples)
 
     def samples(self, first: int, step: int) -> Iterator[list[Sample]]:
-        """Batch number `first` from the current position on, and every `step`-th after it, not yet collated."""
-        for keys in itertools.islice(self.keys(self.position), first, None, step):
+        """Batch number `first` of the run, and every `step`-th after it, not yet collated."""
+        for keys in itertools.islice(self.keys(first), 0, None, step):
             yield [self.dataset[key] for key in keys]
 
     def collate(self, samples: Sequence[Sample]) -> Batch:
