@@ -140,9 +140,17 @@ def to_dict(config: DataclassInstance) -> dict[str, Any]:
 def override(configs: Sequence[C], assignments: Mapping[str, Any], where: str = "--set") -> tuple[C, ...]:
     """Apply `KEY=VALUE` overrides to the first of `configs` that has the key.
 
+    The key `compat` stands for the settings of that name in a config's `COMPAT`.
+
     Raises:
         ConfigError: no config has the key, or the value has the wrong type.
     """
+    groups = {name: group for config in configs for name, group in getattr(config, "COMPAT", {}).items()}
+    if groups and "compat" in assignments:
+        compat = str(assignments["compat"])
+        if compat not in groups:
+            raise ConfigError(f"{where}: compat must be {' or '.join(groups)}, got '{compat}'.")
+        assignments = {**groups[compat], **{k: v for k, v in assignments.items() if k != "compat"}}
     owners: dict[str, int] = {}
     for index, config in enumerate(configs):
         for field in dataclasses.fields(config):

@@ -30,7 +30,18 @@ from auricle.audio.source import (
 )
 from auricle.errors import AudioError, ConfigError
 
-__all__ = ["MAX_SAMPLES", "REASONS", "AudioInfo", "AudioWarning", "as_wave", "blocks", "probe", "read"]
+__all__ = [
+    "MAX_SAMPLES",
+    "REASONS",
+    "AudioInfo",
+    "AudioWarning",
+    "Channel",
+    "as_wave",
+    "blocks",
+    "one_channel",
+    "probe",
+    "read",
+]
 
 Channel: TypeAlias = "Literal['mean'] | int"
 NonFinite: TypeAlias = Literal["reject", "zero"]
@@ -263,15 +274,11 @@ def _mono(source: Source, first: int, last: int, channel: Channel, nonfinite: No
             block = _zero_nonfinite(block)
         _check_level(block, position, source.name)
         position += len(block)
-        if channels == 1:
-            yield block[:, 0]
-        elif channel != "mean":
-            yield np.ascontiguousarray(block[:, channel])
-        else:
-            mono = _mean(block)
+        mono = one_channel(block, channel)
+        if channels > 1 and channel == "mean":
             energy += float(np.vdot(block, block)) / channels
             mean_energy += float(np.vdot(mono, mono))
-            yield mono
+        yield mono
     if position == first:
         raise AudioError(source.name, "0 samples", "nothing could be decoded")
     if energy > 0 and mean_energy <= _SILENT_RATIO * energy:
@@ -279,7 +286,12 @@ def _mono(source: Source, first: int, last: int, channel: Channel, nonfinite: No
         warnings.warn(f"{source.name}: silent after downmix: {advice}", AudioWarning, stacklevel=2)
 
 
-def _mean(block: Samples) -> Samples:
+def one_channel(block: Samples, channel: Channel = "mean") -> Samples:
+    """Samples (frames, channels) to (frames,): one of the channels, or their mean."""
+    if channel != "mean":
+        return np.ascontiguousarray(block[:, channel])
+    if block.shape[1] == 1:
+        return block[:, 0]
     # A sum over columns is several times faster than numpy's mean over a short last axis.
     total = block[:, 0].copy()
     for index in range(1, block.shape[1]):

@@ -16,6 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from auricle.audio.read import Channel
 from auricle.errors import DataError, did_you_mean
 from auricle.files import atomic_path
 
@@ -60,6 +61,16 @@ class Item:
     labels: Mapping[str, str]
     events: tuple[Event, ...]
     duration: float
+
+    def hearing(self, channel: Channel) -> Item:
+        """The item with `channel` where its reference leaves it open; "mean" leaves it open."""
+        if channel == "mean":
+            return self
+        streams = {
+            name: dataclasses.replace(ref, channel=channel if ref.channel is None else ref.channel)
+            for name, ref in self.streams.items()
+        }
+        return dataclasses.replace(self, streams=streams)
 
 
 @dataclass(frozen=True)
@@ -128,6 +139,10 @@ class Manifest:
         for item in self.items:
             digest.update(self._description(item))
         return digest.hexdigest()
+
+    def hearing(self, channel: Channel) -> Manifest:
+        """The manifest with `channel` in all references that leave it open."""
+        return dataclasses.replace(self, items=tuple(item.hearing(channel) for item in self.items))
 
     def fingerprints(self) -> dict[str, str]:
         """12 hex digits for every id, over the same as `hash`: they tell which items differ between two manifests.

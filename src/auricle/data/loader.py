@@ -23,6 +23,7 @@ from auricle.audio.augment import mix_waveforms
 from auricle.data.batch import Batch, Stream
 from auricle.data.items import Item
 from auricle.data.randomness import Draw, generator
+from auricle.data.targets import mix_targets
 from auricle.data.workers import doing, read_ahead
 from auricle.errors import AudioError, ConfigError, DataError
 
@@ -100,7 +101,7 @@ class ClipDataset:
             partner, weight = int(rng.integers(len(self.items))), float(rng.beta(10, 10))
             wave = mix_waveforms(wave, self._read_crop(partner, rng), weight)
             if target is not None and self.targets is not None:
-                target = (weight * target + (1 - weight) * self.targets[partner]).astype(np.float32)
+                target = mix_targets(target, self.targets[partner], weight)
         return wave, target
 
     def _read_crop(self, index: int, rng: np.random.Generator) -> NDArray[np.float32]:

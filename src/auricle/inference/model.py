@@ -130,7 +130,7 @@ class Model:
         """
         rate = self.encoder.sample_rate
         with self._autocast():
-            sounds = (read_item(item, rate) for item in items)
+            sounds = (read_item(item.hearing(self.encoder.channel), rate) for item in items)
             return clip_means(self.encoder, sounds, self.device, lambda e: e.pooled).astype(np.float32)
 
     def classify(self, sound: Sound, rate: int | None = None) -> Prediction:
@@ -164,7 +164,8 @@ class Model:
         """
         classifier, rate = self._need_classifier(), self.encoder.sample_rate
         with self._autocast():
-            return classifier.clip_probabilities((read_item(item, rate) for item in items), self.device)
+            sounds = (read_item(item.hearing(self.encoder.channel), rate) for item in items)
+            return classifier.clip_probabilities(sounds, self.device)
 
     def _need_classifier(self) -> Classifier:
         if self.classifier is None:
@@ -177,7 +178,7 @@ class Model:
     def _blocks(self, sound: Sound, rate: int | None) -> Iterable[Array]:
         target = self.encoder.sample_rate
         if isinstance(sound, str | Path):
-            return audio.blocks(sound, rate=target)
+            return audio.blocks(sound, rate=target, channel=self.encoder.channel)
         if rate is None:
             raise ConfigError("an array of samples needs its sample rate: embed(array, rate).")
         return [audio.as_wave(sound, rate, target)[0]]

@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor
 
 from auricle.audio.augment import draw_mask, mix_waveforms, noise_and_roll
-from auricle.config import TrainConfig
+from auricle.audio.read import one_channel
+from auricle.config import TrainConfig, override
+from auricle.data.targets import mix_targets, multi_hot
+from auricle.errors import DataError
 from auricle.methods.base import Imported
-from auricle.methods.ssast import SSASTConfig, SSASTEncoder, SSASTObjective, adapt_encoder, build_objective, official
+from auricle.methods.ssast import (
+    PRESETS,
+    SSASTConfig,
+    SSASTEncoder,
+    SSASTObjective,
+    adapt_encoder,
+    build_objective,
+    official,
+)
 from auricle.methods.ssast.objective import Mask
 from auricle.methods.ssast.superb import SuperbUpstream, superb_features
 from auricle.nn import masking
@@ -90,35 +104,39 @@ def pretrain_losses(case: Path, inputs: dict[str, Tensor], meta: dict[str, Any])
 def frontend(case: Path, inputs: dict[str, Tensor], meta: dict[str, Any]) -> Outputs:
     """The loader's features: statistics, padding, cutting, mixup, SpecAugment, noise, and the SUPERB variant."""
     conf, long, short = meta["conf"], meta["T_long"], meta["T_short"]
+    rates = sample_rates(meta)
+    targets = item_targets(meta)
+    (config,) = override(
+        (SSASTConfig(width=48, depth=1, heads=3),),
+        {"compat": "official", "mel_bins": conf["num_mel_bins"], "norm_mean": conf["mean"], "norm_std": conf["std"]},
+    )
 
-    def encoder(rate: int = 16000) -> SSASTEncoder:
-        return SSASTEncoder(
-            SSASTConfig(
-                width=48, depth=1, heads=3, sample_rate=rate, mel_bins=conf["num_mel_bins"],
-                norm_mean=conf["mean"], norm_std=conf["std"],
-            )
-        )  # fmt: skip
+    def encoder(name: str = "") -> SSASTEncoder:
+        return SSASTEncoder(dataclasses.replace(config, sample_rate=rates.get(name, config.sample_rate)))
 
-    def item(wave: Tensor, frames: int = long, rate: int = 16000) -> Tensor:
-        model = encoder(rate)
-        features = model.features(official.channel_zero(wave)[None])[0][0, :frames]
+    def wave(name: str) -> NDArray[np.float32]:
+        return one_channel(inputs[name].numpy().T, config.channel)
+
+    def item(samples: NDArray[np.float32], frames: int = long, name: str = "") -> Tensor:
+        model = encoder(name)
+        features = model.features(torch.from_numpy(samples)[None])[0][0, :frames]
         return torch.nn.functional.pad(features, (0, 0, 0, frames - len(features)), value=model.pad_value)
 
-    a = inputs["wave_a"]
+    a = wave("wave_a")
     outputs = {
-        "fbank_a_raw": encoder().frontend(a - a.mean())[0],
+        "fbank_a_raw": encoder().frontend(torch.from_numpy(a - a.mean())[None])[0],
         "feat_a": item(a),
         "feat_a_cut": item(a, short),
-        "feat_stereo": item(inputs["wave_stereo"]),
-        "feat_22k": item(inputs["wave_22k"], rate=22050),
-        "label_a": torch.tensor([1.0, 1.0, 0.0]),
+        "feat_stereo": item(wave("wave_stereo")),
+        "feat_22k": item(wave("wave_22k"), name="wave_22k"),
+        "label_a": torch.from_numpy(targets["a"]),
     }
-    labels = {"a": torch.tensor([1.0, 1.0, 0.0]), "b": torch.tensor([0.0, 0.0, 1.0])}
     for first, second in ("ab", "ba"):
         weight = inputs[f"mix_lambda_{first}{second}"].item()
-        one, two = (inputs[f"wave_{name}"][0].numpy() for name in (first, second))
-        outputs[f"feat_mix_{first}{second}"] = item(torch.from_numpy(mix_waveforms(one, two, weight))[None])
-        outputs[f"label_mix_{first}{second}"] = weight * labels[first] + (1 - weight) * labels[second]
+        mixed = mix_waveforms(wave(f"wave_{first}"), wave(f"wave_{second}"), weight)
+        outputs[f"feat_mix_{first}{second}"] = item(mixed)
+        soft = mix_targets(targets[first], targets[second], weight)
+        outputs[f"label_mix_{first}{second}"] = torch.from_numpy(soft)
     draws = inputs["specaug_draws"].tolist()
     masked, pad = item(a).clone(), encoder().pad_value
     freq, time = draw_mask(masked.shape[1], meta["freqm"], *draws[:2]), draw_mask(long, meta["timem"], *draws[2:])
@@ -128,9 +146,27 @@ def frontend(case: Path, inputs: dict[str, Tensor], meta: dict[str, Any]) -> Out
     outputs["feat_noise"] = noise_and_roll(
         item(a), inputs["noise_field"], inputs["noise_scale"].item(), int(inputs["noise_roll"])
     )
-    outputs["superb_feat_a_pad"] = superb_features(encoder(), a[0], long)
-    outputs["superb_feat_a_cut"] = superb_features(encoder(), a[0], short)
+    outputs["superb_feat_a_pad"] = superb_features(encoder(), torch.from_numpy(a), long)
+    outputs["superb_feat_a_cut"] = superb_features(encoder(), torch.from_numpy(a), short)
     return outputs, None
+
+
+def sample_rates(meta: dict[str, Any]) -> dict[str, int]:
+    """Rates in Hz of the waveforms that the case says have another than the rest."""
+    found = re.findall(r"(wave_\w+) \((\d+) Hz\)", meta["tensors"]["wave_*"])
+    return {name: int(rate) for name, rate in found}
+
+
+def item_targets(meta: dict[str, Any]) -> dict[str, NDArray[np.float32]]:
+    """Targets of the items by name, which the case states as "[class,class]; items: a=class,class  b=class"."""
+    stated = meta["tensors"]["label_mix_*"]
+    classes = re.search(r"\[(.*?)\]", stated)
+    items = dict(re.findall(r"(\w+)=(\S+)", stated))
+    if classes is None or not items:
+        raise DataError(f"the labels of the items cannot be read from '{stated}'.")
+    names = [name.strip() for name in classes[1].split(",")]
+    targets = multi_hot([labels.split(",") for labels in items.values()], names)
+    return dict(zip(items, targets, strict=True))
 
 
 def superb_upstream(case: Path, inputs: dict[str, Tensor], meta: dict[str, Any]) -> Outputs:
@@ -148,7 +184,9 @@ def lr_traces(case: Path, inputs: dict[str, Tensor], meta: dict[str, Any]) -> Ou
     outputs: dict[str, Tensor] = {}
     for name, spec in meta["cases"].items():
         if "eval_accs" in spec:
-            config = TrainConfig(schedule="plateau", lr=spec.get("lr", 1e-4), warmup_steps=1000, decay_factor=0.5)
+            # A case that states no learning rate ran the authors' recipe of the base model.
+            recipe = PRESETS["base-patch"].pretrain
+            config = dataclasses.replace(recipe, lr=spec.get("lr", recipe.lr))
             scores = [((i + 1) * spec["epoch_iter"], score) for i, score in enumerate(spec["eval_accs"])]
             steps, groups = range(spec["total_steps"]), None
             clocks = [Clock(i, len(steps), scores=[s for s in scores if s[0] <= i]) for i in steps]

@@ -11,6 +11,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 from torch import Tensor
 
+from auricle.audio.read import Channel
 from auricle.config import DataclassInstance, TrainConfig
 from auricle.data.batch import Batch
 
@@ -50,9 +51,11 @@ class AudioEncoder(Protocol):
 
     `frame_rate` is time steps per second, `min_samples` the least that is not padded. Long audio is cut into windows of
     `window_samples` that start every `window_hop` samples, so that time steps continue evenly from window to window.
+    `channel` is what is heard of a file with several: "mean", or a number from 0.
     """
 
     sample_rate: int
+    channel: Channel
     dim: int
     num_layers: int
     frame_rate: float

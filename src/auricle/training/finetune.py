@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from auricle.config import TrainConfig, from_dict, override, to_dict
@@ -19,6 +18,7 @@ from auricle.data.items import Manifest
 from auricle.data.loader import Loader, WaveCache
 from auricle.data.randomness import torch_seed
 from auricle.data.splits import Fold, folds, holdout
+from auricle.data.targets import multi_hot
 from auricle.errors import ConfigError, DataError, did_you_mean
 from auricle.methods import get_method, get_preset
 from auricle.tasks.classification import Classifier
@@ -112,7 +112,7 @@ def plan(
     if steps:
         settings["steps"] = steps
     network, train_config = override((base, chosen.finetune), settings)  # type: ignore[type-var]
-    manifest = read_data([Path(p) for p in data])
+    manifest = read_data([Path(p) for p in data]).hearing(network.channel)
     labels = manifest.labels_of(label)
     fold = choose_fold(manifest, labels, Split(split_column, group_column, held_out, seed))
     split = Split(split_column, group_column, fold.name, seed)
@@ -192,7 +192,7 @@ def build_loader(plan: FinetunePlan, workers: int = 0) -> Loader:
         batch_size=min(plan.train.batch_size, len(items)),
         crop_seconds=plan.train.crop_seconds,
         seed=plan.seed,
-        targets=one_hot([labels[i] for i in plan.fold.train], plan.classes),
+        targets=multi_hot([[labels[i]] for i in plan.fold.train], plan.classes),
         mixup=plan.train.mixup,
         workers=workers,
     )
@@ -246,11 +246,6 @@ def finetune(
         )
         report_bad_files(train(job, console), console)
     return run
-
-
-def one_hot(labels: Sequence[str], classes: Sequence[str]) -> NDArray[np.float32]:
-    """[N, C] float targets."""
-    return np.array([[float(label == name) for name in classes] for label in labels], dtype=np.float32)
 
 
 def validator(plan: FinetunePlan, labels: Sequence[str], device: torch.device) -> Any:

@@ -100,7 +100,7 @@ def plan(
             )
         base = from_dict(module.CONFIG, start.config["model"], str(start.path))
     model, train_config = override((base, chosen.pretrain), settings)  # type: ignore[type-var]
-    manifest = read_data([Path(p) for p in data])
+    manifest = read_data([Path(p) for p in data]).hearing(model.channel)
     train_items, val_items = hold_out(manifest.items, train_config.val_fraction, seed)
     if start is None and not {"norm_mean", "norm_std"} & set(settings):
         mean, std = measure_statistics(module, model, train_items, seed)

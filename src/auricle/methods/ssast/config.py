@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 from auricle.config import TrainConfig, check_ranges
 from auricle.errors import ConfigError
@@ -24,14 +25,23 @@ class SSASTConfig:
     `window_frames` is the length the table of positions is made for; shorter clips use its first columns.
     `attend_padding` lets tokens attend to padding and pads every clip to `window_frames`, as the official code does;
     without it, a clip gives the same result whatever it is batched with.
+    `channel` is what is heard of a file with several: "mean", or a number from 0.
     `mask_count` tokens of a whole window are masked if it is above 0, the same share of a shorter clip; otherwise the
     share `mask_ratio` of a clip's own tokens.
+
+    `compat=official` among the settings stands for the quirks of the official code in `COMPAT`; each is an option of
+    its own, and one that is given beside it wins.
     """
+
+    COMPAT: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "official": {"channel": 0, "attend_padding": True, "mask_sampler": "official", "passes": 2}
+    }
 
     width: int = 192
     depth: int = 12
     heads: int = 3
     sample_rate: int = 16000
+    channel: Literal["mean"] | int = "mean"
     mel_bins: int = 128
     norm_mean: float = -4.2677393
     norm_std: float = 4.5689974
@@ -66,6 +76,8 @@ class SSASTConfig:
         )
         if not 1000 <= self.sample_rate <= 768_000:
             raise ConfigError(f"sample_rate must lie from 1,000 to 768,000 Hz, got {self.sample_rate}.")
+        if self.channel != "mean" and self.channel < 0:
+            raise ConfigError(f"channel must be 'mean' or the number of a channel, from 0, got {self.channel}.")
         if not math.isfinite(self.norm_mean):
             raise ConfigError(f"norm_mean must be a number, got {self.norm_mean}.")
         if self.width % self.heads:

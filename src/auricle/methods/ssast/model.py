@@ -56,6 +56,7 @@ class SSASTEncoder(nn.Module):
         self.reset_parameters()
 
         self.sample_rate = config.sample_rate
+        self.channel = config.channel
         self.dim = config.width
         self.num_layers = config.depth
         hop = self.frontend.hop_samples

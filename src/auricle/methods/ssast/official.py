@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from auricle.config import override
@@ -134,10 +133,8 @@ def _config(bare: Mapping[str, Tensor], options: dict[str, Any], kind: str) -> S
         mel_bins=int(bare["p_input_fdim"]) if "p_input_fdim" in bare else 128,
         finetune_stride_freq=128 if patch_freq == 128 else 10,
         finetune_stride_time=1 if patch_freq == 128 else 10,
-        attend_padding=True,
-        mask_sampler="official",
-        passes=2,
         mask_count=400,
+        **SSASTConfig.COMPAT["official"],
     )
     if kind == "classifier" and not {"stride_freq", "stride_time", "window_frames"} <= set(options):
         raise CheckpointError(
@@ -156,11 +153,3 @@ def _config(bare: Mapping[str, Tensor], options: dict[str, Any], kind: str) -> S
         # Only in files smaller than the released ones: keep the official share of 400 in 512.
         config = replace(config, mask_count=math.floor(rows * columns * 400 / 512))
     return config
-
-
-def channel_zero(wave: Tensor) -> Tensor:
-    """The official handling of a multi-channel file [C, S]: remove the mean of all channels, keep the first [S].
-
-    auricle averages channels instead; this is `compat="official"`.
-    """
-    return (wave - wave.mean())[0] if wave.ndim == 2 else wave - torch.mean(wave)

@@ -1,0 +1,21 @@
+"""From labels to what a classifier is trained towards.
+
+C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def multi_hot(labels: Sequence[Sequence[str]], classes: Sequence[str]) -> NDArray[np.float32]:
+    """Float targets [N, C]: 1 for every label of an item, 0 elsewhere."""
+    return np.array([[float(name in own) for name in classes] for own in labels], dtype=np.float32)
+
+
+def mix_targets(first: NDArray[np.float32], second: NDArray[np.float32], weight: float) -> NDArray[np.float32]:
+    """Targets [C] of two mixed clips, `weight` of the first: a label that both have adds up to 1 (SSAST's loader)."""
+    return np.asarray(weight * first + (1 - weight) * second, dtype=np.float32)
