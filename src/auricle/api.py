@@ -78,6 +78,7 @@ def finetune(
     out: str | Path,
     *,
     label: str = "label",
+    task: str = "",
     settings: Mapping[str, Any] | None = None,
     split_column: str | None = None,
     group_column: str | None = None,
@@ -92,7 +93,8 @@ def finetune(
 ) -> Path:
     """Fine-tune a checkpoint on labelled audio, or resume the run in `out`; returns the run directory.
 
-    The test part of the data is never trained on; of folds or groups, `held_out` is left out (the last, if empty).
+    `task` is "classification" or "tagging"; if empty, cells with several labels make it tagging. The test part of the
+    data is never trained on; of folds or groups, `held_out` is left out (the last, if empty).
     `random_weights` trains the same network from scratch, from that seed.
     """
     started = time.monotonic()
@@ -100,6 +102,7 @@ def finetune(
         model,
         _list(data),
         label=label,
+        task=task,
         settings=settings,
         split_column=split_column,
         group_column=group_column,
@@ -127,7 +130,7 @@ def probe(model: str | Path, data: Paths, **options: Any) -> Result:
 
 
 def evaluate(run: str | Path, data: Paths, **options: Any) -> Result:
-    """Evaluate a fine-tuned classifier; options as in `auricle.evaluation.evaluate.evaluate`."""
+    """Evaluate a fine-tuned classifier or tagger; options as in `auricle.evaluation.evaluate.evaluate`."""
     return _evaluate(run, _list(data), **options)
 
 
@@ -215,13 +218,18 @@ def embed(
     return arrays, errors
 
 
-def predict(run: str | Path | Model, sounds: Paths) -> list[tuple[str, Prediction | AudioError]]:
-    """Classify files and folders of audio: (path, prediction or what was wrong with the file)."""
+def predict(
+    run: str | Path | Model, sounds: Paths, *, threshold: float = 0.5
+) -> list[tuple[str, Prediction | AudioError]]:
+    """Classify or tag files and folders of audio: (path, prediction or what was wrong with the file).
+
+    `threshold` is the probability from which a tag counts as present.
+    """
     loaded = run if isinstance(run, Model) else load(run)
     results: list[tuple[str, Prediction | AudioError]] = []
     for path in expand(_list(sounds)):
         try:
-            results.append((str(path), loaded.classify(path)))
+            results.append((str(path), loaded.classify(path, threshold=threshold)))
         except AudioError as error:
             results.append((str(path), error))
     return results

@@ -33,6 +33,11 @@ class TrainConfig:
     A step budget is `steps`, or `epochs` when `steps` is 0. Schedules are described in `auricle.training.optim`:
     `warmup`, `decay_start` and `decay_every` are fractions of the budget, but epochs where `schedule` is "multistep".
     `warmup_steps` is SSAST's own warm-up, in steps.
+
+    For fine-tuning: `loss` is cross-entropy over classes that exclude each other, or one yes-or-no question per class;
+    "auto" takes the first to tell classes apart, the second for tagging. `head` reads the pooled output, or a learned
+    mixture of the layers ("mix"). `balanced` draws clips so that rare labels come as often as common ones.
+    `average_epochs` (first, last) makes the final weights the mean of those at the ends of these epochs; 0, 0 does not.
     """
 
     steps: int = 0
@@ -54,6 +59,10 @@ class TrainConfig:
     decay_every: float = 0.1
     decay_factor: float = 0.5
     precision: Literal["auto", "fp32", "bf16"] = "auto"
+    loss: Literal["auto", "ce", "bce"] = "auto"
+    head: Literal["linear", "mix"] = "linear"
+    balanced: bool = False
+    average_epochs: tuple[int, int] = (0, 0)
     mixup: float = 0.0
     mask_freq: int = 0
     mask_time: int = 0
@@ -77,6 +86,9 @@ class TrainConfig:
             raise ConfigError("the budget is empty: steps is 0 and epochs is 0; set one of them above 0.")
         if self.batch_size % self.accumulate:
             raise ConfigError(f"batch_size ({self.batch_size}) must be a multiple of accumulate ({self.accumulate}).")
+        first, last = self.average_epochs
+        if self.average_epochs != (0, 0) and not 1 <= first <= last:
+            raise ConfigError(f"average_epochs must be a first and a last epoch, from 1 on, got {first}, {last}.")
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ConfigError(f"betas must lie from 0 to below 1, got {', '.join(map(str, self.betas))}.")
 

@@ -47,6 +47,43 @@ def test_the_loss_is_cross_entropy_with_soft_targets(smoothing: float) -> None:
     assert float(result["accuracy"]) == float(right.float().mean())
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_the_loss_of_tagging_asks_about_every_class_by_itself(smoothing: float) -> None:
+    model = classifier(task="tagging", label_smoothing=smoothing)
+    # A mixture of a clip with the tags 0 and 2 and one with 2 alone: the shared tag is there in full.
+    targets = torch.tensor([[0.6, 0.0, 1.0], [0.0, 1.0, 0.0]])
+    given = labelled([samples(64), samples(40)], targets)
+    result = model(given, 0.0)
+    encoded = model.encoder(given.audio.data, given.audio.lengths)
+    present = model.head.linear(model.head.norm(encoded.pooled)).sigmoid()
+    smoothed = targets * (1 - smoothing) + smoothing / 2
+    expected = -(smoothed * present.log() + (1 - smoothed) * (1 - present).log()).mean()
+    torch.testing.assert_close(result["loss"], expected)
+    assert float(result["weight"]) == 2
+    assert "accuracy" not in result
+
+
+def test_binary_cross_entropy_serves_a_classification_too() -> None:
+    model = classifier(loss="bce")
+    assert "accuracy" in model(labelled([samples(64)], torch.eye(3)[:1]), 0.0)
+    probabilities = model.clip_probabilities([noise(5000)], CPU)
+    assert not np.allclose(probabilities.sum(), 1)
+    np.testing.assert_allclose(next(model.window_probabilities([noise(5000)], CPU))[1], probabilities[0], atol=1e-6)
+
+
+@pytest.mark.parametrize("layout", ["patch-finetune", "frame"])
+def test_the_mixing_head_reads_all_layers_of_a_clip_and_no_padding(layout: str) -> None:
+    model = classifier(layout, head="mix")
+    waves, lengths = sounds([samples(64), samples(30)])
+    together = model.logits(model.encoder(waves, lengths))
+    alone = model.logits(model.encoder(waves[1:, : samples(30)]))
+    torch.testing.assert_close(together[1:], alone, atol=1e-5, rtol=1e-4)
+    encoded = model.encoder(waves[:1])
+    means = [torch.cat(pair, 1).mean(1) for pair in zip(encoded.prefix, encoded.layers, strict=True)]
+    by_hand = model.head.linear(model.head.projector(torch.stack(means).mean(0)))
+    torch.testing.assert_close(together[:1], by_hand, atol=1e-5, rtol=1e-4)
+
+
 # Augmentation -----------------------------------------------------------------------------------------------------
 
 

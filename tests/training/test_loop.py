@@ -22,7 +22,6 @@ from auricle.data.batch import Batch
 from auricle.data.formats import read_data
 from auricle.data.loader import Loader
 from auricle.data.randomness import generator
-from auricle.data.targets import multi_hot
 from auricle.errors import ConfigError, DataError, NonFiniteLoss
 from auricle.training import checkpoint as ckpt
 from auricle.training import finetune, loop, pretrain
@@ -199,9 +198,8 @@ def test_accumulation_gives_the_gradients_of_the_whole_batch(
     job = job_of(tones, tmp_path, batch_size=8)
     if what == "classifier":
         plan = finetune.plan(pretrained, [tones], settings={"mask_freq": 16, "noise": True})
-        labels = plan.manifest.labels_of("label")
         items = [plan.manifest[i] for i in plan.fold.train]
-        targets = multi_hot([[labels[i]] for i in plan.fold.train], plan.classes)
+        targets = plan.labels.targets(plan.fold.train, plan.classes)
         loader = Loader(items, rate=16000, batch_size=8, crop_seconds=0.655, seed=0, targets=targets, mixup=0.5)
         job = dataclasses.replace(job, module=finetune.build(plan), loader=loader)
     whole, scalars = gradients(job, 1)

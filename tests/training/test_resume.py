@@ -22,6 +22,7 @@ STEPS = 30
 PRETRAIN = ("--preset", "test", "--steps", STEPS, "--checkpoint-every", 2, "--set", "validate_every=7")
 FINETUNE = (
     *("--steps", STEPS, "--checkpoint-every", 2, "--set", "validate_every=7", "--set", "mixup=0.5"),
+    *("--set", "balanced=true", "--set", "average_epochs=[5,25]"),
     *("--set", "noise=true", "--set", "mask_freq=16", "--set", "mask_time=8", "--set", "accumulate=2"),
 )
 Outcome = Any
@@ -89,6 +90,8 @@ def test_finetuning_killed_and_resumed_ends_with_the_same_bits(
     at = run_and_kill(tmp_path / "log", tmp_path / "run", *finetuning, "--workers", workers, kills=1 if workers else 3)
     assert at == sorted(set(at))
     assert_same(tmp_path / "run", straight_finetuning)
+    means = [run / "averaged" / "weights.safetensors" for run in (tmp_path / "run", straight_finetuning)]
+    assert means[0].read_bytes() == means[1].read_bytes()
 
 
 @pytest.mark.slow

@@ -32,9 +32,12 @@ def add(verbs: Verbs) -> None:
     result_options(p)
     p.add_argument("--seed", type=int, default=0, metavar="S", help="of the folds, where the data has no split")
 
-    p = verb(verbs, "evaluate", run_evaluate, "score a fine-tuned classifier on labelled audio")
+    p = verb(verbs, "evaluate", run_evaluate, "score a fine-tuned classifier or tagger on labelled audio")
     p.add_argument("model", metavar="run", help="run or checkpoint of a fine-tuning")
     p.add_argument("data", nargs="+", help="labelled data")
+    p.add_argument(
+        "--ensemble", action="append", default=[], metavar="RUN", help="average with this run too; may be repeated"
+    )
     p.add_argument("--split", default="test", help="train, val, test or all")
     label_options(p, default="")
     result_options(p)
@@ -64,6 +67,7 @@ def run_evaluate(args: argparse.Namespace) -> int:
     result = api.evaluate(
         args.model,
         args.data,
+        ensemble=args.ensemble,
         split=args.split,
         label=args.label,
         split_column=args.split_column,
@@ -77,7 +81,9 @@ def _finish(result: Result, path: str | None) -> int:
     from auricle.evaluation.pages import result_page
 
     for name, q in result.metrics.items():
-        print(f"{name:10} {percent(q['value'])} [{percent(q['low'])}, {percent(q['high'])}]")
+        # d' is a distance, not a share.
+        shown = _decimal if name == "d_prime" else percent
+        print(f"{name:10} {shown(q['value'])} [{shown(q['low'])}, {shown(q['high'])}]")
     for name, baseline in result.baselines.items():
         q = baseline["metrics"]["accuracy"]
         print(f"{name + ' accuracy':18} {percent(q['value'])} [{percent(q['low'])}, {percent(q['high'])}]")
@@ -89,6 +95,10 @@ def _finish(result: Result, path: str | None) -> int:
         result.write(path)
         print(f"report: {result_page(result, Path(path).with_suffix('.html'))}")
     return 0
+
+
+def _decimal(value: float | None) -> str:
+    return "?" if value is None else f"{value:.3f}"
 
 
 def _points(value: float | None) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from auricle.cli.options import json_file, percent, verb
+from auricle.cli.options import count, json_file, percent, share, verb
 from auricle.errors import AudioError, ConfigError
 from auricle.files import atomic_path
 
@@ -24,9 +24,11 @@ def add(verbs: Verbs) -> None:
     p.add_argument("--out", required=True, metavar="FILE.npz", help="where to write")
     p.add_argument("--frames", action="store_true", help="also one vector per time step, with times")
 
-    p = verb(verbs, "predict", run_predict, "classify sounds")
+    p = verb(verbs, "predict", run_predict, "classify or tag sounds")
     p.add_argument("model", metavar="run", help="run or checkpoint of a fine-tuning")
     p.add_argument("paths", nargs="+", metavar="FILE", help="sound files, or folders of them")
+    p.add_argument("--threshold", type=share, default=0.5, metavar="P", help="probability that makes a tag present")
+    p.add_argument("--top", type=count, default=0, metavar="K", help="also print the K likeliest labels")
     p.add_argument("--json", type=json_file, metavar="FILE", help="write everything as JSON")
 
 
@@ -54,12 +56,15 @@ def run_predict(args: argparse.Namespace) -> int:
 
     errors: list[AudioError] = []
     rows: list[dict[str, Any]] = []
-    for path, outcome in api.predict(args.model, args.paths):
+    for path, outcome in api.predict(args.model, args.paths, threshold=args.threshold):
         if isinstance(outcome, AudioError):
             errors.append(outcome)
             rows.append({"path": path, "error": str(outcome)})
             continue
-        print(f"{path}: {outcome.label} ({percent(outcome.score)})")
+        found = ", ".join(f"{name} ({percent(outcome.scores[name])})" for name in outcome.labels)
+        print(f"{path}: {found or f'nothing reaches {percent(args.threshold)}'}")
+        for name in sorted(outcome.scores, key=lambda name: -outcome.scores[name])[: args.top]:
+            print(f"  {percent(outcome.scores[name]):>8}  {name}")
         for s in outcome.segments:
             print(f"  {s.onset:9.2f} - {s.offset:9.2f} s  {s.label} ({percent(s.score)})")
         segments = [dict(vars(s)) for s in outcome.segments]

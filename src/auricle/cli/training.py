@@ -26,6 +26,12 @@ def add(verbs: Verbs) -> None:
     p.add_argument("data", nargs="+", help="labelled data: a folder with manifest.csv, a CSV, or a folder per class")
     training_options(p)
     label_options(p)
+    p.add_argument(
+        "--task",
+        default="",
+        choices=("classification", "tagging"),
+        help="one label per clip, or any number (what the labels say)",
+    )
     p.add_argument("--held-out", default="", metavar="FOLD", help="fold or group to leave out (the last)")
     p.add_argument("--random-weights", type=int, metavar="SEED", help="train the same network from scratch")
 
@@ -66,6 +72,7 @@ def run_finetune(args: argparse.Namespace) -> int:
 
     options: dict[str, Any] = {
         "label": args.label,
+        "task": args.task,
         "settings": parse_assignments(args.set),
         "split_column": args.split_column,
         "group_column": args.group_column,

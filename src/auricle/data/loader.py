@@ -1,8 +1,9 @@
 """A loader whose batches are a pure function of (seed, step).
 
 The samples of an epoch are `slots`: each clip once, or, to pretrain on clips of very different lengths, once per crop
-that fits into it. Step s of a run takes slots `s * B ... s * B + B - 1` of an endless sequence of permuted epochs, so a
-position is one number, and any number of workers delivers the same batches in the same order.
+that fits into it; or as many clips drawn by weight, so that rare classes come as often as common ones. Step s of a run
+takes slots `s * B ... s * B + B - 1` of an endless sequence of epochs in random order, so a position is one number, and
+any number of workers delivers the same batches in the same order.
 """
 
 from __future__ import annotations
@@ -164,6 +165,8 @@ class Loader:
         targets: [items, C] float targets, or None.
         cover: give long clips as many slots per epoch as crops fit into them (pretraining), instead of one.
         mixup: probability of mixing a clip with another.
+        weights: [items], how often a clip is drawn relative to the others: as many per epoch as there are, with
+            repetition. None: each once.
         workers: processes that read ahead; 0 reads in this one.
         cache_mb: memory for decoded clips, per process.
     """
@@ -179,6 +182,7 @@ class Loader:
         targets: NDArray[np.float32] | None = None,
         cover: bool = False,
         mixup: float = 0.0,
+        weights: NDArray[np.float64] | None = None,
         workers: int = 0,
         cache_mb: int = 512,
     ) -> None:
@@ -191,6 +195,8 @@ class Loader:
         self.rate, self.batch_size, self.seed, self.workers = rate, batch_size, seed, workers
         self.steps_per_epoch = max(1, len(self.slots) // batch_size)
         self.position = 0
+        # Upper ends of the slots' shares of [0, 1).
+        self.shares = None if weights is None else np.cumsum(weights[self.slots]) / weights[self.slots].sum()
         self.dataset = ClipDataset(
             items,
             self.slots,
@@ -219,10 +225,18 @@ class Loader:
             for number in range(step * self.batch_size, (step + 1) * self.batch_size):
                 if number // slots != epoch:
                     epoch = number // slots
-                    order = generator(self.seed, "order", epoch).permutation(slots)
+                    order = self._order(epoch)
                 keys.append(Key(epoch, number % slots, int(order[number % slots])))
             yield keys
             step += 1
+
+    def _order(self, epoch: int) -> NDArray[np.int64]:
+        """The slots of an epoch: each once, or drawn by their weights."""
+        rng, slots = generator(self.seed, "order", epoch), len(self.slots)
+        if self.shares is None:
+            return rng.permutation(slots)
+        # The last share may fall short of 1 by rounding.
+        return np.minimum(np.searchsorted(self.shares, rng.random(slots), side="right"), slots - 1)
 
     def __iter__(self) -> Iterator[Batch]:
         """Batches from the current position on, without end."""

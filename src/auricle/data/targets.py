@@ -12,8 +12,12 @@ from numpy.typing import NDArray
 
 
 def multi_hot(labels: Sequence[Sequence[str]], classes: Sequence[str]) -> NDArray[np.float32]:
-    """Float targets [N, C]: 1 for every label of an item, 0 elsewhere."""
-    return np.array([[float(name in own) for name in classes] for own in labels], dtype=np.float32)
+    """Float targets [N, C]: 1 for every label of an item, 0 elsewhere; labels that are no class are left out."""
+    number = {name: column for column, name in enumerate(classes)}
+    targets = np.zeros((len(labels), len(classes)), dtype=np.float32)
+    for row, own in enumerate(labels):
+        targets[row, [number[name] for name in own if name in number]] = 1.0
+    return targets
 
 
 def mix_targets(first: NDArray[np.float32], second: NDArray[np.float32], weight: float) -> NDArray[np.float32]:

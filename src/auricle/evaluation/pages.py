@@ -20,6 +20,7 @@ from auricle.training.pretrain import fixed_batch
 from auricle.training.run import read_metrics
 
 RECONSTRUCTED_CLIPS = 3
+CLASSES_SHOWN = 20
 
 
 def pretraining_page(run: Path, items: Sequence[Item]) -> Path:
@@ -94,6 +95,7 @@ def finetuning_page(run: Path) -> Path:
             "classes": len(model.classes),
             "steps": rows[-1]["step"] if rows else 0,
             "held out": config["split"]["held_out"],
+            "averaged epochs": "-".join(map(str, model.config.get("averaged_epochs", ()))) or "none",
             "final loss": rows[-1].get("loss") if rows else None,
         }
     )
@@ -101,11 +103,18 @@ def finetuning_page(run: Path) -> Path:
     report.figure(
         figures.loss_curves(rows, ["loss", "val_loss"]), "Training and validation loss.", "Loss curves over steps"
     )
-    report.figure(
-        figures.loss_curves(rows, ["accuracy", "val_accuracy"]),
-        "Training (augmented batches) and validation accuracy.",
-        "Accuracy curves over steps",
-    )
+    if model.task == "tagging":
+        report.figure(
+            figures.loss_curves(rows, ["val_mAP", "val_ensemble"]),
+            "Mean average precision on validation clips, and that of the mean of all predictions so far.",
+            "Curves of mean average precision over steps",
+        )
+    else:
+        report.figure(
+            figures.loss_curves(rows, ["accuracy", "val_accuracy"]),
+            "Training (augmented batches) and validation accuracy.",
+            "Accuracy curves over steps",
+        )
     report.heading("Settings")
     report.code((run / "config.yaml").read_text(encoding="utf-8"))
     return report.write(run / "report.html")
@@ -113,9 +122,8 @@ def finetuning_page(run: Path) -> Path:
 
 def result_page(result: Result, path: Path) -> Path:
     """The page of a probe or an evaluation: scores, comparison with baselines, confusion, the surest errors."""
-    report = Report(
-        {"probe": "Probe", "classification": "Evaluation"}.get(result.task, result.task), result.model["source"]
-    )
+    titles = {"probe": "Probe", "classification": "Evaluation", "tagging": "Evaluation of tags"}
+    report = Report(titles.get(result.task, result.task), result.model["source"])
     report.facts({key: value for key, value in result.protocol.items() if isinstance(value, str | int | float)})
     report.heading("Scores")
     report.table(
@@ -141,15 +149,31 @@ def result_page(result: Result, path: Path) -> Path:
             "Rows are true classes, columns what was predicted.",
             "Confusion matrix",
         )
-    errors = sorted((i for i in result.items if i["label"] != i["predicted"]), key=lambda i: -i["score"])[:10]
-    if errors:
+    if result.per_class:
+        add_classes(report, result.per_class)
+    errors = sorted((i for i in result.items if i.get("label") != i["predicted"]), key=lambda i: -i.get("score", 0.0))
+    if errors and result.task != "tagging":
         report.heading("Surest errors")
-        report.table(
-            ["clip", "label", "predicted", "score"], [[e["id"], e["label"], e["predicted"], e["score"]] for e in errors]
-        )
+        columns = ("id", "label", "predicted", "score")
+        report.table(["clip", *columns[1:]], [[e[name] for name in columns] for e in errors[:10]])
     report.heading("Reproduce")
     report.code(result.command or "(called from Python)")
     return report.write(path)
+
+
+def add_classes(report: Report, classes: Sequence[Mapping[str, Any]]) -> None:
+    """Average precision by class, best first, as bars and as a table."""
+    ordered = sorted(classes, key=lambda c: (c["AP"] is None, -(c["AP"] or 0.0), c["label"]))
+    report.heading("Classes")
+    shown = ordered if len(ordered) <= 2 * CLASSES_SHOWN else ordered[:CLASSES_SHOWN] + ordered[-CLASSES_SHOWN:]
+    which = "" if len(shown) == len(ordered) else f" The best and worst {CLASSES_SHOWN} of {len(ordered)} classes."
+    report.figure(
+        figures.bars([(c["label"], c["AP"], None, None, "average precision") for c in shown], ours=""),
+        f"Average precision of each class.{which}",
+        "Bars of average precision, a bar per class",
+    )
+    columns = ("label", "items", "AP", "AUC")
+    report.table(columns, [[c[name] for name in columns] for c in ordered], note="Items: clips that have the label.")
 
 
 def comparison_rows(

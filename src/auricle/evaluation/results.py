@@ -51,8 +51,9 @@ class Confusion(TypedDict):
 class Result:
     """What one evaluation found and everything needed to run it again.
 
-    `items` are mappings with `id`, `label`, `predicted` and `score`; `baselines` maps a name to `{"metrics": {...}}`;
-    `protocol` says how the numbers came about (split, folds, resampling of the intervals).
+    `items` are mappings with `id`, `label`, `predicted` and `score` (of a tagging `id`, `labels`, `predicted` and
+    `scores`); `per_class` are mappings with `label` and the metrics of that class; `baselines` maps a name to
+    `{"metrics": {...}}`; `protocol` says how the numbers came about (split, folds, resampling of the intervals).
 
     Raises:
         DataError: the rows of `confusion` do not fit its labels.
@@ -68,6 +69,7 @@ class Result:
     baselines: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     comparisons: Sequence[Comparison] = ()
     confusion: Confusion | None = None
+    per_class: Sequence[Mapping[str, Any]] = ()
     items: Sequence[Mapping[str, Any]] = ()
     environment: Mapping[str, Any] = dataclasses.field(default_factory=lambda: environment())
 

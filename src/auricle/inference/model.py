@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from auricle import audio
 from auricle.config import from_dict
 from auricle.data.items import Item
+from auricle.data.labels import Task
 from auricle.data.loader import read_item
 from auricle.data.randomness import torch_seed
 from auricle.errors import CheckpointError, ConfigError
@@ -46,7 +47,7 @@ class Embedding:
 
 @dataclass(frozen=True)
 class Segment:
-    """A stretch of a long sound with one prediction; `score` is the probability of `label`, averaged over windows."""
+    """A stretch of a long sound with a label; `score` is its probability, averaged over windows."""
 
     onset: float
     offset: float
@@ -56,10 +57,17 @@ class Segment:
 
 @dataclass(frozen=True)
 class Prediction:
-    """A classification of a whole sound: `scores` by label, and the segments of a sound longer than one window."""
+    """What a whole sound was taken for, and the segments of a sound longer than one window.
+
+    Attributes:
+        label: the likeliest, with its probability `score`.
+        labels: all labels of the sound: of a tagging those that reach the threshold, the likeliest first; else `label`.
+        scores: probabilities by label.
+    """
 
     label: str
     score: float
+    labels: tuple[str, ...]
     scores: dict[str, float]
     segments: tuple[Segment, ...]
     duration: float
@@ -90,6 +98,10 @@ class Model:
     @property
     def classes(self) -> tuple[str, ...]:
         return self.classifier.classes if self.classifier else ()
+
+    @property
+    def task(self) -> Task:
+        return self.classifier.task if self.classifier else "classification"
 
     def embed(self, sound: Sound, rate: int | None = None) -> Embedding:
         """Embed a file, or an array (n,) or (1, n) sampled at `rate`.
@@ -133,8 +145,11 @@ class Model:
             sounds = (read_item(item.hearing(self.encoder.channel), rate) for item in items)
             return clip_means(self.encoder, sounds, self.device, lambda e: e.pooled).astype(np.float32)
 
-    def classify(self, sound: Sound, rate: int | None = None) -> Prediction:
-        """Classify a file or array; a long one is averaged over its windows and told apart in `segments`.
+    def classify(self, sound: Sound, rate: int | None = None, threshold: float = 0.5) -> Prediction:
+        """Classify or tag a file or array; a long one is averaged over its windows and told apart in `segments`.
+
+        Args:
+            threshold: probability from which a tag counts as present; of no effect where labels exclude each other.
 
         Raises:
             CheckpointError: the model has no classifier.
@@ -151,9 +166,14 @@ class Model:
                 rows.append((w.start / per_second, (w.start + w.samples) / per_second, probability))
         mean = total / weight
         best = int(mean.argmax())
-        segments = tuple(_merge(rows, self.classes)) if len(rows) > 1 else ()
+        labels, segments = (self.classes[best],), tuple(_merge(rows, self.classes))
+        if self.task == "tagging":
+            present = [i for i in np.argsort(-mean, kind="stable") if mean[i] >= threshold]
+            labels, segments = tuple(self.classes[i] for i in present), tuple(_stretches(rows, self.classes, threshold))
         scores = {name: float(p) for name, p in zip(self.classes, mean, strict=True)}
-        return Prediction(self.classes[best], float(mean[best]), scores, segments, rows[-1][1])
+        return Prediction(
+            self.classes[best], float(mean[best]), labels, scores, segments if len(rows) > 1 else (), rows[-1][1]
+        )
 
     def classify_items(self, items: Sequence[Item]) -> NDArray[np.float64]:
         """Probabilities [items, C] of a data set's items.
@@ -198,6 +218,21 @@ def _merge(rows: Sequence[Row], classes: tuple[str, ...]) -> Iterator[Segment]:
             group = []
         if row is not None:
             group.append(row)
+
+
+def _stretches(rows: Sequence[Row], classes: tuple[str, ...], threshold: float) -> list[Segment]:
+    """Of each class the stretches of neighbouring windows that reach the threshold, in order of their onsets."""
+    found = []
+    for number, name in enumerate(classes):
+        group: list[Row] = []
+        for row in [*rows, None]:
+            if row is not None and row[2][number] >= threshold:
+                group.append(row)
+            elif group:
+                score = float(np.mean([p[number] for _, _, p in group]))
+                found.append(Segment(group[0][0], group[-1][1], name, score))
+                group = []
+    return sorted(found, key=lambda segment: (segment.onset, segment.label))
 
 
 def load(path: str | Path, *, weights: str = "", seed: int = 0, precision: str = "auto") -> Model:
@@ -257,7 +292,8 @@ def build_module(checkpoint: Checkpoint) -> nn.Module:
                 raise CheckpointError(
                     f"{checkpoint.path / 'config.json'}: expected a list of class names in 'classes'."
                 )
-            module = Classifier(method.build_encoder(settings), classes)
+            kinds = {key: config[key] for key in ("task", "loss", "head") if key in config}
+            module = Classifier(method.build_encoder(settings), classes, **kinds)
         else:
             raise CheckpointError(f"{checkpoint.path} is of the unknown kind '{config['kind']}'.")
     return module

@@ -26,6 +26,7 @@ from auricle.metrics.classification import (
     unweighted_average_recall,
 )
 from auricle.metrics.intervals import Difference, Interval, bootstrap_interval, mean_over_tables, paired_bootstrap
+from auricle.metrics.ranked import tagging_intervals
 from auricle.metrics.ranking import average_precision, d_prime, roc_auc
 from auricle.metrics.tagging import (
     Lwlrap,
@@ -72,6 +73,7 @@ __all__ = [
     "probabilities",
     "reliability_bins",
     "roc_auc",
+    "tagging_intervals",
     "tagging_metrics",
     "top_k_accuracy",
     "unweighted_average_recall",

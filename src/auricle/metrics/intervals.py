@@ -92,6 +92,34 @@ def bootstrap_interval(
     return Interval(float(values(np.arange(count))), *_bounds(resamples, level, n_units))
 
 
+def bootstrap_table(
+    statistics: Callable[[npt.NDArray[np.intp]], dict[str, float]],
+    n_items: int,
+    *,
+    n: int = 2000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> dict[str, Interval]:
+    """Several statistics of the same resampled items, by name; each as `bootstrap_interval` gives it for a function.
+
+    A statistic that is NaN on all items, or on every resample, has NaN bounds.
+
+    Raises:
+        ConfigError: n below 1, or a level not between 0 and 1.
+    """
+    _check_options(n, level)
+    rng = np.random.default_rng(seed)
+    value = statistics(np.arange(n_items))
+    rows = [statistics(rng.integers(n_items, size=n_items)) for _ in range(n)]
+    found = {}
+    for name in value:
+        resamples = np.array([row[name] for row in rows], dtype=np.float64)
+        resamples = resamples[~np.isnan(resamples)]
+        bounds = _bounds(resamples, level, n_items if resamples.size else 0)
+        found[name] = Interval(value[name], *bounds)
+    return found
+
+
 def paired_bootstrap(
     correct_a: npt.ArrayLike,
     correct_b: npt.ArrayLike,

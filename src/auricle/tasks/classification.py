@@ -1,4 +1,4 @@
-"""Single-label classification: an encoder, a head, cross-entropy.
+"""Classification and tagging: an encoder, a head, and a loss over classes.
 
 B batch, S samples, C classes, D width.
 """
@@ -6,7 +6,7 @@ B batch, S samples, C classes, D width.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -16,13 +16,22 @@ from torch import Tensor, nn
 
 from auricle.audio.augment import noise_and_roll, spec_augment
 from auricle.data.batch import Batch
+from auricle.data.labels import Task
 from auricle.methods.base import Encoded
-from auricle.nn.heads import ClassifierHead
+from auricle.nn.heads import ClassifierHead, LayerMixHead
 from auricle.tasks.windows import Window, clip_means, encode
+
+Loss = Literal["ce", "bce"]
+Head = Literal["linear", "mix"]
 
 
 class Classifier(nn.Module):
-    """Logits from the pooled output of an encoder; the training loss takes soft targets, so mixup is right under it.
+    """Logits from the output of an encoder, for one class per clip (task classification) or any number (tagging).
+
+    Both losses take soft targets, so mixup is right under them: cross-entropy ("ce"), whose probabilities sum to 1, and
+    binary cross-entropy ("bce"), where every class has a probability of its own. Tagging needs the second; SSAST uses
+    it for some classifications too. The head reads the encoder's pooled output ("linear"), or a learned mixture of its
+    layers ("mix", as SUPERB evaluates).
 
     The encoder must offer `features(waves, lengths)` and `forward_features(features, frames)`, so that augmentation can
     work between them.
@@ -33,6 +42,9 @@ class Classifier(nn.Module):
         encoder: Any,
         classes: Sequence[str],
         *,
+        task: Task = "classification",
+        loss: Loss | None = None,
+        head: Head = "linear",
         mask_freq: int = 0,
         mask_time: int = 0,
         noise: bool = False,
@@ -41,14 +53,32 @@ class Classifier(nn.Module):
         super().__init__()
         self.encoder = encoder
         self.classes = tuple(classes)
-        self.head = ClassifierHead(encoder.dim, len(self.classes))
+        self.task: Task = task
+        self.loss: Loss = loss or ("bce" if task == "tagging" else "ce")
+        self.head: ClassifierHead | LayerMixHead
+        if head == "linear":
+            self.head = ClassifierHead(encoder.dim, len(self.classes))
+        else:
+            self.head = LayerMixHead(encoder.num_layers, encoder.dim, len(self.classes))
         self.mask_freq, self.mask_time, self.noise = mask_freq, mask_time, noise
         self.label_smoothing = label_smoothing
 
     def logits(self, encoded: Encoded) -> Tensor:
         """[B, C] from what the encoder said."""
-        result: Tensor = self.head(encoded.pooled)
+        result: Tensor
+        if isinstance(self.head, LayerMixHead):
+            # SUPERB's hidden states hold the cls-like tokens too.
+            layers = [torch.cat(pair, dim=1) for pair in zip(encoded.prefix, encoded.layers, strict=True)]
+            rows, prefix = encoded.grid[0], encoded.prefix[0].shape[1]
+            valid = F.pad(encoded.valid.repeat(1, rows), (prefix, 0), value=True)
+            result = self.head(layers, valid)
+        else:
+            result = self.head(encoded.pooled)
         return result
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """[..., C] from logits [..., C]: shares of 1 under cross-entropy, else of each class by itself."""
+        return logits.softmax(-1) if self.loss == "ce" else logits.sigmoid()
 
     def window_probabilities(
         self, blocks: Iterable[NDArray[np.float32]], device: torch.device
@@ -57,22 +87,32 @@ class Classifier(nn.Module):
         for window in encode(self.encoder, blocks, device):
             with torch.no_grad():
                 logits = self.logits(window.encoded)[window.row]
-            yield window, logits.double().softmax(0).cpu().numpy()
+            yield window, self.probabilities(logits.double()).cpu().numpy()
 
     def clip_probabilities(self, sounds: Iterable[NDArray[np.float32]], device: torch.device) -> NDArray[np.float64]:
         """Class probabilities [sounds, C] of whole sounds, each the mean over its windows; autocast is the caller's."""
-        return clip_means(self.encoder, sounds, device, lambda encoded: self.logits(encoded).float().softmax(1))
+        return clip_means(self.encoder, sounds, device, lambda e: self.probabilities(self.logits(e).float()))
 
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """`loss`, its `weight` (clips it is a mean over) and `accuracy` of an augmented training batch."""
+        """`loss`, its `weight` (clips it is a mean over) and, unless tagging, `accuracy` of an augmented batch."""
         assert batch.targets is not None
         features, frames = self.encoder.features(batch.audio.data, batch.audio.lengths)
         features = self.augment(features, frames, batch)
         logits = self.logits(self.encoder.forward_features(features, frames)).float()
-        loss = F.cross_entropy(logits, batch.targets, label_smoothing=self.label_smoothing)
-        right = logits.argmax(1) == batch.targets.argmax(1)
-        weight = torch.tensor(float(len(right)), device=loss.device)
-        return {"loss": loss, "weight": weight, "accuracy": right.float().mean().detach()}
+        result = {
+            "loss": self.training_loss(logits, batch.targets),
+            "weight": torch.tensor(float(len(logits)), device=logits.device),
+        }
+        if self.task == "classification":
+            result["accuracy"] = (logits.argmax(1) == batch.targets.argmax(1)).float().mean().detach()
+        return result
+
+    def training_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Mean over clips (and, for "bce", classes) of the loss of logits [B, C] against soft targets [B, C]."""
+        if self.loss == "ce":
+            return F.cross_entropy(logits, targets, label_smoothing=self.label_smoothing)
+        smoothed = targets * (1 - self.label_smoothing) + self.label_smoothing / 2
+        return F.binary_cross_entropy_with_logits(logits, smoothed)
 
     def augment(self, features: Tensor, frames: Tensor, batch: Batch) -> Tensor:
         """SpecAugment, noise and roll on features [B, T, F], each row by its own draw."""

@@ -9,6 +9,7 @@ atomic rename.
 
     weights.safetensors      the module's state
     optimizer.safetensors    the optimizer's state, by parameter name (absent once exported)
+    carried.safetensors      what else grows with a run: the running mean of its weights, its predictions so far
     state.json               step, position of the data, best score so far
     config.json              kind, method, settings, label names: enough to rebuild the module
     MANIFEST.json            size and SHA-256 of the files above
@@ -39,6 +40,8 @@ from auricle.methods import preset_names
 
 SCHEMA = 1
 REQUIRED = {"weights.safetensors", "config.json", "state.json"}
+# In a run's directory: the mean of the weights of several epochs.
+AVERAGED = "averaged"
 _STEP = re.compile(r"step-(\d{6,})")
 
 
@@ -77,6 +80,9 @@ class Checkpoint:
     def optimizer(self) -> dict[str, Tensor]:
         return _load_tensors(self.path / "optimizer.safetensors")
 
+    def carried(self) -> dict[str, Tensor]:
+        return _load_tensors(self.path / "carried.safetensors")
+
     def _json(self, name: str) -> dict[str, Any]:
         try:
             values = json.loads((self.path / name).read_text(encoding="utf-8"))
@@ -95,6 +101,7 @@ def save_checkpoint(
     config: Mapping[str, Any],
     state: Mapping[str, Any] | None = None,
     optimizer: Mapping[str, Tensor] | None = None,
+    carried: Mapping[str, Tensor] | None = None,
 ) -> Path:
     """Write `run/name` so that it exists whole or not at all; replaces an existing one.
 
@@ -105,8 +112,8 @@ def save_checkpoint(
     try:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
-        tensors = {"weights": weights} | ({"optimizer": optimizer} if optimizer is not None else {})
-        for kind, values in tensors.items():
+        kinds = {"weights": weights, "optimizer": optimizer, "carried": carried}
+        for kind, values in ((kind, values) for kind, values in kinds.items() if values is not None):
             save_file({n: t.detach().cpu().contiguous() for n, t in values.items()}, temporary / f"{kind}.safetensors")
         header = {"schema": SCHEMA, "auricle": __version__}
         _write_json(temporary / "config.json", header | dict(config))
@@ -194,7 +201,7 @@ def verify(path: Path) -> Checkpoint:
 
 
 def resolve(path: Path) -> Checkpoint:
-    """A checkpoint directory as it is, or of a run directory the best checkpoint, else the latest.
+    """A checkpoint directory as it is; of a run directory the averaged weights, else the best, else the latest.
 
     Raises:
         CheckpointError: nothing there that can be used.
@@ -208,6 +215,8 @@ def resolve(path: Path) -> Checkpoint:
         return verify(path)
     if path.is_file():
         raise CheckpointError(f"{path} is a file; convert a published checkpoint with: auricle import {path} --out DIR")
+    if (path / AVERAGED / "MANIFEST.json").exists():
+        return verify(path / AVERAGED)
     newest, problems = latest(path)
     if newest is None:
         detail = f" ({problems[0]})" if problems else ""

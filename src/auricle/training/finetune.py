@@ -8,28 +8,26 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch import nn
 
 from auricle.config import TrainConfig, from_dict, override, to_dict
 from auricle.data.formats import read_data
 from auricle.data.items import Manifest
-from auricle.data.loader import Loader, WaveCache
+from auricle.data.labels import Labels, balancing_weights, read_labels
+from auricle.data.loader import Loader
 from auricle.data.randomness import torch_seed
 from auricle.data.splits import Fold, folds, holdout
-from auricle.data.targets import multi_hot
 from auricle.errors import ConfigError, DataError, did_you_mean
 from auricle.methods import get_method, get_preset
 from auricle.tasks.classification import Classifier
 from auricle.training import checkpoint as ckpt
+from auricle.training.averaging import WeightAverage
 from auricle.training.log import Console
 from auricle.training.loop import Job, train
-from auricle.training.precision import autocast, resolve_precision
+from auricle.training.precision import resolve_precision
 from auricle.training.pretrain import pick_device, report_bad_files, report_skipped
 from auricle.training.run import check_data, locked, start_or_check
-
-EVAL_CACHE_MB = 512
+from auricle.training.validation import Validation, score_name
 
 
 @dataclass(frozen=True)
@@ -52,7 +50,7 @@ class FinetunePlan:
     model: Any
     train: TrainConfig
     manifest: Manifest
-    label: str
+    labels: Labels
     classes: tuple[str, ...]
     split: Split
     fold: Fold
@@ -72,7 +70,8 @@ class FinetunePlan:
             if self.checkpoint and self.weights_seed is None
             else f"random-{self.weights_seed}",
             "data": self.manifest.hash,
-            "label": self.label,
+            "label": self.labels.column,
+            "task": self.labels.task,
             "split": asdict(self.split),
         }
 
@@ -82,6 +81,7 @@ def plan(
     data: Sequence[str | Path],
     *,
     label: str = "label",
+    task: str = "",
     settings: Mapping[str, Any] | None = None,
     split_column: str | None = None,
     group_column: str | None = None,
@@ -92,6 +92,7 @@ def plan(
 ) -> FinetunePlan:
     """Resolve a fine-tuning.
 
+    `task` is "classification" or "tagging"; if empty, the labels decide: see `auricle.data.labels.read_labels`.
     The test part of the data's own split is never trained on. Where the data has folds or groups instead of a split,
     `held_out` names the one to leave out (the last, if empty). Without validation items, the last weights are kept,
     unless `val_fraction` takes a part of the training items for choosing the best.
@@ -111,17 +112,22 @@ def plan(
     settings = dict(settings or {})
     if steps:
         settings["steps"] = steps
+    elif "epochs" in settings:
+        # A preset's number of steps would hide the epochs that were asked for.
+        settings.setdefault("steps", 0)
     network, train_config = override((base, chosen.finetune), settings)  # type: ignore[type-var]
     manifest = read_data([Path(p) for p in data]).hearing(network.channel)
-    labels = manifest.labels_of(label)
-    fold = choose_fold(manifest, labels, Split(split_column, group_column, held_out, seed))
+    labels = read_labels(manifest, label, task)
+    if labels.task == "tagging" and train_config.loss == "ce":
+        raise ConfigError("loss=ce is for labels that exclude each other; tagging needs --set loss=bce.")
+    fold = choose_fold(manifest, labels.strata, Split(split_column, group_column, held_out, seed))
     split = Split(split_column, group_column, fold.name, seed)
     if train_config.val_fraction and not fold.val:
-        val = holdout(fold.train, labels, train_config.val_fraction, seed, manifest.ids)
+        val = holdout(fold.train, labels.strata, train_config.val_fraction, seed, manifest.ids)
         chosen_val = set(val)
         fold = Fold(fold.name, tuple(i for i in fold.train if i not in chosen_val), tuple(val), fold.test, fold.note)
-    classes = tuple(sorted({labels[i] for i in fold.train}))
-    if len(classes) < 2:
+    classes = labels.classes(fold.train)
+    if len(classes) < 2 and labels.task == "classification":
         raise DataError(
             f"column '{label}' has {len(classes)} class in the training part ({', '.join(classes) or 'none'}); "
             "a classifier needs at least two: choose another --label."
@@ -133,7 +139,7 @@ def plan(
         model=network,
         train=train_config,
         manifest=manifest,
-        label=label,
+        labels=labels,
         classes=classes,
         split=split,
         fold=fold,
@@ -175,6 +181,9 @@ def build(plan: FinetunePlan) -> Classifier:
         return Classifier(
             encoder,
             plan.classes,
+            task=plan.labels.task,
+            loss=None if t.loss == "auto" else t.loss,
+            head=t.head,
             mask_freq=t.mask_freq,
             mask_time=t.mask_time,
             noise=t.noise,
@@ -183,17 +192,18 @@ def build(plan: FinetunePlan) -> Classifier:
 
 
 def build_loader(plan: FinetunePlan, workers: int = 0) -> Loader:
-    """A random crop of every training clip once per epoch, with its target."""
-    labels = plan.manifest.labels_of(plan.label)
+    """A random crop of every training clip once per epoch, or of clips drawn by their labels, with its target."""
     items = [plan.manifest[i] for i in plan.fold.train]
+    targets = plan.labels.targets(plan.fold.train, plan.classes)
     return Loader(
         items,
         rate=plan.model.sample_rate,
         batch_size=min(plan.train.batch_size, len(items)),
         crop_seconds=plan.train.crop_seconds,
         seed=plan.seed,
-        targets=multi_hot([[labels[i]] for i in plan.fold.train], plan.classes),
+        targets=targets,
         mixup=plan.train.mixup,
+        weights=balancing_weights(targets) if plan.train.balanced else None,
         workers=workers,
     )
 
@@ -211,17 +221,21 @@ def finetune(
     """Run a plan in `out`, or resume the run that is there; returns the run directory."""
     run, console = Path(out), Console(quiet)
     device = pick_device()
-    labels = plan.manifest.labels_of(plan.label)
     with locked(run):
         check_data(run, plan.manifest)
         start_or_check(run, plan.config() | {"workers": workers, "max_minutes": max_minutes})
         if plan.fold.note:
             console.say(plan.fold.note)
+        console.say(f"{plan.labels}.")
         report_skipped(plan.manifest, console)
         if plan.split.held_out != "test":
             console.say(f"'{plan.split.held_out}' is held out of the training; choose another with --held-out.")
         module = build(plan)
         loader = build_loader(plan, workers)
+        watch = validation(plan, device)
+        average = None
+        if plan.train.average_epochs != (0, 0):
+            average = WeightAverage(module, plan.train.average_epochs, loader.steps_per_epoch)
         job = Job(
             module=module,
             loader=loader,
@@ -234,38 +248,55 @@ def finetune(
                 "preset": plan.preset,
                 "model": to_dict(module.encoder.config),
                 "classes": list(plan.classes),
-                "label": plan.label,
+                "label": plan.labels.column,
+                "task": module.task,
+                "loss": module.loss,
+                "head": plan.train.head,
                 "split": asdict(plan.split),
             },
-            validate=validator(plan, labels, device) if plan.fold.val else None,
-            best_metric="val_accuracy",
+            validate=watch,
+            best_metric=f"val_{score_name(plan.labels.task)}",
+            carried=[part for part in (watch, average) if part],
+            after_step=average.after_step if average else None,
             max_minutes=max_minutes,
             checkpoint_every=checkpoint_every,
             device=device,
             started=time.monotonic() if started is None else started,
         )
-        report_bad_files(train(job, console), console)
+        progress = train(job, console)
+        report_bad_files(progress, console)
+        if average and progress.step >= progress.total:
+            save_average(plan, job, average, console)
     return run
 
 
-def validator(plan: FinetunePlan, labels: Sequence[str], device: torch.device) -> Any:
-    """Accuracy and loss on the validation items; classes that are not in the training part count as errors."""
-    cache = WaveCache(EVAL_CACHE_MB * 2**20)
-    items = [plan.manifest[i] for i in plan.fold.val]
-    truth = [labels[i] for i in plan.fold.val]
+def save_average(plan: FinetunePlan, job: Job, average: WeightAverage, console: Console) -> None:
+    """Evaluate the mean of the weights once, and save it in the run's `averaged/`, unless it is there."""
+    first, last = average.epochs
+    if not average.count:
+        console.warn(f"nothing is averaged: the run ended before epoch {first} did.")
+        return
+    if (job.run / ckpt.AVERAGED).exists():
+        return
+    mean = average.mean()
+    job.module.load_state_dict(mean)
+    job.module.eval()
+    watch = validation(plan, job.device)
+    metrics = watch(job.module) if watch else {}
+    ckpt.save_checkpoint(
+        job.run,
+        ckpt.AVERAGED,
+        weights=mean,
+        config={**job.checkpoint_config, "averaged_epochs": [first, last]},
+        state={"metrics": metrics, "count": average.count},
+    )
+    shown = "".join(f", {name} {value:.4f}" for name, value in metrics.items() if name == job.best_metric)
+    console.say(f"{job.run / ckpt.AVERAGED}: the mean of the weights after {average.count} epochs{shown}.")
+
+
+def validation(plan: FinetunePlan, device: torch.device) -> Validation | None:
+    """What is measured on the way, if there are items for it."""
+    if not plan.fold.val:
+        return None
     precision = resolve_precision(plan.train.precision, device)
-
-    def validate(module: nn.Module) -> dict[str, float]:
-        assert isinstance(module, Classifier)
-        with autocast(precision, device):
-            waves = (cache.get(item, module.encoder.sample_rate) for item in items)
-            probability = module.clip_probabilities(waves, device)
-        predicted = [plan.classes[i] for i in probability.argmax(1)]
-        right = float(np.mean([p == t for p, t in zip(predicted, truth, strict=True)]))
-        known = [(row, plan.classes.index(t)) for row, t in enumerate(truth) if t in plan.classes]
-        loss = (
-            float(np.mean([-np.log(max(probability[row, column], 1e-12)) for row, column in known])) if known else 0.0
-        )
-        return {"val_accuracy": right, "val_loss": loss}
-
-    return validate
+    return Validation(plan.manifest, plan.labels, plan.classes, {"val": plan.fold.val}, precision, device)

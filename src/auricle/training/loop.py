@@ -11,11 +11,11 @@ import json
 import math
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -47,6 +47,13 @@ PLANNED_SHARE = 0.93
 Validate = Callable[[nn.Module], dict[str, float]]
 
 
+class Carried(Protocol):
+    """Something beside the weights that grows with a run, and that its checkpoints therefore hold."""
+
+    def tensors(self) -> dict[str, Tensor]: ...
+    def load(self, tensors: Mapping[str, Tensor]) -> None: ...
+
+
 @dataclass
 class Job:
     """Everything a training needs.
@@ -59,6 +66,7 @@ class Job:
         checkpoint_config: goes to each checkpoint's config.json.
         validate: computes metrics of the module in evaluation mode; `best_metric` (higher is better) picks the best
             checkpoint, `score_metric` drives the plateau schedule.
+        carried: what checkpoints hold besides; `after_step` is called with the number of steps done.
     """
 
     module: nn.Module
@@ -70,6 +78,8 @@ class Job:
     validate: Validate | None = None
     best_metric: str = ""
     score_metric: str = ""
+    carried: Sequence[Carried] = ()
+    after_step: Callable[[int], None] | None = None
     max_minutes: float = 0.0
     checkpoint_every: int = 0
     keep: int = 2
@@ -115,12 +125,17 @@ def train(job: Job, console: Console) -> Progress:
     deadline = job.started + job.max_minutes * 60 if job.max_minutes and not planned_before else math.inf
     checkpoint_every = job.checkpoint_every or max(1, progress.total // 10)
     validate_every = job.config.validate_every or max(1, progress.total // 10)
+    if job.config.schedule == "multistep" and not job.config.validate_every:
+        # A schedule of epochs is judged by epochs.
+        validate_every = job.loader.steps_per_epoch
     log_every = 1 if progress.total <= 2000 else 10
     saved = progress.step
     with _signals() as caught, console, (job.run / "metrics.jsonl").open("a", encoding="utf-8") as log:
         for batch in _unless_ended(job.loader, caught):
             scalars = _step(job, optimizer, batch, progress, precision)
             progress.step += 1
+            if job.after_step:
+                job.after_step(progress.step)
             progress.loader = job.loader.state_dict()
             progress.elapsed = before + time.monotonic() - job.started
             done = progress.step == progress.total
@@ -294,6 +309,8 @@ def _restore(job: Job, optimizer: torch.optim.Optimizer, console: Console) -> Pr
         return Progress()
     ckpt.load_state(job.module, newest.weights(), str(newest.path))
     load_optimizer(optimizer, job.module, newest.optimizer())
+    for part in job.carried:
+        part.load(newest.carried())
     progress = Progress(**newest.state)
     job.loader.load_state_dict(progress.loader)
     rewind_metrics(job.run, progress.step)
@@ -308,6 +325,7 @@ def _save(job: Job, optimizer: torch.optim.Optimizer, progress: Progress) -> Non
         weights=job.module.state_dict(),
         optimizer=optimizer_tensors(optimizer, job.module),
         state=progress.__dict__,
+        carried={name: value for part in job.carried for name, value in part.tensors().items()} or None,
         config=job.checkpoint_config,
     )
     ckpt.prune(job.run, job.keep, {progress.best["step"]} if progress.best else ())

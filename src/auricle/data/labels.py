@@ -1,0 +1,101 @@
+"""The labels of a data set: one per item (classification), or several (tagging).
+
+A cell with several labels separates them by semicolons ("dog;rain"), or by commas without a blank behind them, as
+AudioSet and FSD50K do ("dog,rain" in a quoted cell). A comma followed by a blank belongs to a name ("Child speech, kid
+speaking"), and so do all commas of a column that has semicolons.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from auricle.data.items import Manifest
+from auricle.data.targets import multi_hot
+from auricle.errors import ConfigError, DataError
+
+Task = Literal["classification", "tagging"]
+TASKS: tuple[Task, ...] = ("classification", "tagging")
+# Keeps the weight of a label that never occurs finite (SSAST, gen_weight_file.py).
+_SMOOTHING = 0.01
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The label column of a manifest: `sets[i]` are item i's labels, without repetition, in the order of its cell."""
+
+    column: str
+    task: Task
+    sets: tuple[tuple[str, ...], ...]
+
+    def classes(self, indices: Sequence[int]) -> tuple[str, ...]:
+        """All labels of some items, sorted."""
+        return tuple(sorted({name for i in indices for name in self.sets[i]}))
+
+    def targets(self, indices: Sequence[int], classes: Sequence[str]) -> NDArray[np.float32]:
+        """[len(indices), C] with 1 for each label of an item; labels that are not in `classes` are left out."""
+        return multi_hot([self.sets[i] for i in indices], classes)
+
+    @cached_property
+    def strata(self) -> tuple[str, ...]:
+        """One label of each item, by which parts of the data are kept alike: the rarest, where there are several."""
+        counts = Counter(name for names in self.sets for name in names)
+        return tuple(min(names, key=lambda name: (counts[name], name)) for names in self.sets)
+
+    def __str__(self) -> str:
+        each = sum(map(len, self.sets)) / len(self.sets)
+        several = f", {each:.1f} labels per clip" if self.task == "tagging" else ""
+        return f"{self.task}: {len(self.classes(range(len(self.sets))))} classes in column '{self.column}'{several}"
+
+
+def read_labels(manifest: Manifest, column: str, task: str = "") -> Labels:
+    """The labels in a column.
+
+    Args:
+        task: "classification" (a cell is one label, whatever it holds), "tagging", or empty: tagging if any cell holds
+            several labels.
+
+    Raises:
+        ConfigError: no such task.
+        DataError: no such column, or an item has no label.
+    """
+    if task and task not in TASKS:
+        raise ConfigError(f"the task must be {' or '.join(TASKS)}, got '{task}'.")
+    cells = manifest.labels_of(column)
+    if task != "classification":
+        sets = split_cells(cells)
+        empty = [name for name, labels in zip(manifest.ids, sets, strict=True) if not labels]
+        if empty:
+            raise DataError(
+                f"{manifest.source}: column '{column}' holds only delimiters for {len(empty)} items (first: "
+                f"{empty[0]}); name their labels or remove these rows."
+            )
+        if task == "tagging" or any(len(labels) > 1 for labels in sets):
+            return Labels(column, "tagging", sets)
+    return Labels(column, "classification", tuple((cell,) for cell in cells))
+
+
+def split_cells(cells: Sequence[str]) -> tuple[tuple[str, ...], ...]:
+    """The labels in each cell of a column; see the module for delimiters."""
+    delimiter = ";" if any(";" in cell for cell in cells) else r",(?!\s)"
+    parts = ([part.strip() for part in re.split(delimiter, cell)] for cell in cells)
+    return tuple(tuple(dict.fromkeys(part for part in labels if part)) for labels in parts)
+
+
+def balancing_weights(targets: NDArray[np.float32]) -> NDArray[np.float64]:
+    """How often each item [N] is drawn, relative to the others, so that rare labels are heard more often.
+
+    SSAST's weights: the sum of 1000 / (count + 0.01) over an item's labels, `count` being how many items have a label.
+
+    Args:
+        targets: [N, C], 1 for each label of an item.
+    """
+    per_class = 1000.0 / (targets.sum(0, dtype=np.float64) + _SMOOTHING)
+    return targets.astype(np.float64) @ per_class
