@@ -16,12 +16,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import auricle
-from auricle.errors import CheckpointError
+from auricle.errors import CheckpointError, ConfigError
 from auricle.interop.official import build, import_checkpoint, read_state, recognise
 from auricle.methods.base import Imported
 from auricle.methods.ssast import SSASTObjective, import_state, recognises
 from auricle.methods.ssast.objective import Mask
 from auricle.tasks.classification import Classifier
+from auricle.training.checkpoint import save_checkpoint
 
 KEYS = GOLDEN / "ssast" / "checkpoint_keys.json"
 RELEASED: dict[str, Any] = json.loads(KEYS.read_text())["layouts"] if KEYS.is_file() else {}
@@ -30,9 +31,10 @@ ABSENT = [pytest.param("absent", marks=needs_keys)]
 
 OPTIONS = {"heads": HEADS}
 # What a fine-tuned file does not hold, for the two fine-tuning layouts.
+INPUT = {"window_frames": 64, "norm_mean": -6.6, "norm_std": 5.4, "pooling": "mean"}
 STRIDES = {
-    "patch-finetune": {"stride_freq": 10, "stride_time": 10, "window_frames": 64},
-    "frame-finetune": {"stride_freq": 128, "stride_time": 1, "window_frames": 64},
+    "patch-finetune": {"stride_freq": 10, "stride_time": 10, **INPUT},
+    "frame-finetune": {"stride_freq": 128, "stride_time": 1, **INPUT},
 }
 
 
@@ -91,9 +93,8 @@ def test_every_fine_tuned_layout_fits_once_strides_and_length_are_given(released
     state = released_state(released, "meta")
     assert len(state) == 159
     patch = "patch" in released
-    options = {"stride_freq": 10, "stride_time": 10, "window_frames": 1024} if patch else {}
-    options = options or {"stride_freq": 128, "stride_time": 1, "window_frames": 128}
-    with pytest.raises(CheckpointError, match="records neither strides nor input length"):
+    options = STRIDES["patch-finetune" if patch else "frame-finetune"] | {"window_frames": 1024 if patch else 128}
+    with pytest.raises(CheckpointError, match="does not record stride_freq, stride_time, window_frames, norm_mean"):
         recognise(state, None, released)
     with torch.device("meta"):
         result = recognise(state, options, released)
@@ -223,13 +224,44 @@ def test_a_fine_tuned_file_becomes_a_classifier(layout: str) -> None:
     assert module.encoder.config.stride == (STRIDES[layout]["stride_freq"], STRIDES[layout]["stride_time"])
 
 
-@pytest.mark.parametrize("missing", ["stride_freq", "stride_time", "window_frames"])
-def test_a_fine_tuned_file_needs_its_strides_and_length_and_says_how_to_give_them(missing: str) -> None:
-    options = {key: value for key, value in STRIDES["patch-finetune"].items() if key != missing}
+@pytest.mark.parametrize("missing", [["stride_time"], ["norm_mean", "norm_std"], ["pooling"], ["window_frames"]])
+def test_a_fine_tuned_file_asks_for_exactly_what_is_missing(missing: list[str]) -> None:
+    options = {key: value for key, value in STRIDES["patch-finetune"].items() if key not in missing}
     with pytest.raises(CheckpointError) as raised:
         imported(official_state("patch-finetune", classes=5), **options)
-    for name in ("--set stride_freq=10", "--set stride_time=10", "--set window_frames=512"):
-        assert name in str(raised.value)
+    message = str(raised.value)
+    assert f"does not record {', '.join(missing)}; give each with --set" in message
+    hints = {
+        "stride_time": "stride_time=10",
+        "norm_mean": "ESC-50: norm_mean=-6.6268077 norm_std=5.358466; Speech Commands: norm_mean=-6.845978",
+        "pooling": "pooling=mean",
+        "window_frames": "AudioSet: window_frames=1024; ESC-50: window_frames=512",
+    }
+    assert [name for name, hint in hints.items() if hint in message] == missing[:1]
+    assert "--set" not in message.replace("--set KEY=VALUE", "")
+
+
+def test_a_fine_tuned_file_of_unknown_width_asks_for_its_heads_too() -> None:
+    options = {name: value for name, value in STRIDES["frame-finetune"].items() if name != "pooling"}
+    with pytest.raises(CheckpointError, match="does not record heads, pooling;"):
+        import_state(official_state("frame-finetune", classes=5), options)
+
+
+def test_statistics_and_pooling_of_a_fine_tuned_file_are_those_given() -> None:
+    options = STRIDES["frame-finetune"] | {"pooling": "prefix"}
+    report, module = imported(official_state("frame-finetune", classes=5), **options)
+    assert (module.encoder.config.norm_mean, module.encoder.config.pooling) == (-6.6, "prefix")
+    assert not report.assumed
+
+
+def test_a_pretraining_file_has_the_official_statistics_and_says_that_they_are_assumed(tmp_path: Path) -> None:
+    torch.save(official_state(), tmp_path / "official.pth")
+    report = import_checkpoint(tmp_path / "official.pth", tmp_path / "out", options=OPTIONS)
+    (line,) = [line for line in report.lines() if "assumed" in line]
+    assert "norm_mean=-4.2677393, norm_std=4.5689974 (AudioSet and LibriSpeech" in line
+    assert json.loads((report.path / "config.json").read_text())["imported"]["assumed"] in line
+    given = imported(official_state(), norm_mean=-5.0, norm_std=4.0)[0]
+    assert (given.config.norm_mean, given.assumed) == (-5.0, "")
 
 
 def test_wrong_strides_are_noticed() -> None:
@@ -348,7 +380,10 @@ def test_files_that_cannot_be_used_are_refused_in_one_sentence(tmp_path: Path) -
     torch.save(official_state(), whole)
     cases = {
         "absent.pth": (None, "no such file"),
-        "cut.pth": (whole.read_bytes()[:-3000], "may be truncated"),
+        "cut.pth": (whole.read_bytes()[:-3000], "damaged, or only a part of it was downloaded; download it again"),
+        "half.pth": (whole.read_bytes()[: whole.stat().st_size // 2], r"\([\d,]+ bytes\) cannot be read"),
+        "empty.pth": (b"", r"\(0 bytes\) cannot be read as a checkpoint"),
+        "page.pth": (b"<!DOCTYPE html><html>not found</html>", "is not a checkpoint, is damaged"),
         "cut.safetensors": (b"\x00" * 40, "cannot be read as a checkpoint"),
     }
     for name, (content, message) in cases.items():
@@ -357,6 +392,8 @@ def test_files_that_cannot_be_used_are_refused_in_one_sentence(tmp_path: Path) -
         with pytest.raises(CheckpointError, match=message) as raised:
             import_checkpoint(tmp_path / name, tmp_path / "out")
         assert name in str(raised.value)
+        for internal in ("Pytorch", "RuntimeError", "archive", "weights_only", "pickle", "\n", "Safetensor"):
+            assert internal not in str(raised.value)
     torch.save({"weight": torch.zeros(1), "epoch": 3}, tmp_path / "mixed.pth")
     with pytest.raises(CheckpointError, match=r"1 entries are not tensors \(epoch\)"):
         read_state(tmp_path / "mixed.pth")
@@ -379,6 +416,46 @@ class Trap:
 
     def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
         return Path.touch, (self.file,)
+
+
+def test_tensors_that_repeat_a_few_stored_bytes_are_refused(tmp_path: Path) -> None:
+    torch.save({"module.v.norm.weight": torch.zeros(1).expand(10**12)}, tmp_path / "hollow.pth")
+    with pytest.raises(CheckpointError, match=r"1 tensors claim more values than are stored \(module\.v\.norm"):
+        read_state(tmp_path / "hollow.pth")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"width": 10**9}, "width must be at most 65,536, got 1,000,000,000"),
+        ({"depth": 10**9}, "depth must be at most 1,000"),
+        ({"width": 48_000, "depth": 12}, "make 331,776,000,000 weights; at most 10,000,000,000"),
+        ({"width": 24_000, "depth": 1}, r"does not fit the network: tensors .* wrong shape"),
+        ({"window_frames": 900_000}, r"does not fit the network: tensors 1 wrong shape \(encoder\.positions\)"),
+    ],
+)
+def test_a_forged_size_is_refused_before_it_is_allocated(
+    change: dict[str, int], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.save(official_state(), tmp_path / "official.pth")
+    report = import_checkpoint(tmp_path / "official.pth", tmp_path / "own", options=OPTIONS)
+    config = json.loads((report.path / "config.json").read_text())
+    config["model"] |= change
+    forged = save_checkpoint(tmp_path, "forged", weights=read_state(report.path / "weights.safetensors"), config=config)
+    most = 0
+    allocate = torch.empty
+
+    def watched(*size: Any, **options: Any) -> Tensor:
+        nonlocal most
+        made = allocate(*size, **options)
+        if made.device.type != "meta":
+            most = max(most, made.numel())
+        return made
+
+    monkeypatch.setattr(torch, "empty", watched)
+    with pytest.raises((CheckpointError, ConfigError), match=message):
+        auricle.load(forged)
+    assert most < 10**6
 
 
 def test_an_existing_directory_is_not_overwritten(tmp_path: Path) -> None:

@@ -23,11 +23,11 @@ from auricle.data.labels import Task
 from auricle.data.loader import read_item
 from auricle.data.randomness import torch_seed
 from auricle.errors import CheckpointError, ConfigError
-from auricle.methods import get_method, get_preset, method_names
+from auricle.methods import find_preset, get_method, get_preset
 from auricle.methods.base import AudioEncoder
 from auricle.tasks.classification import Classifier
 from auricle.tasks.windows import clip_means, embed_clip, encode
-from auricle.training.checkpoint import Checkpoint, load_state, no_such_model, resolve
+from auricle.training.checkpoint import Checkpoint, no_such_model, resolve, restore
 from auricle.training.precision import autocast, resolve_precision
 
 Array = NDArray[np.float32]
@@ -249,8 +249,9 @@ def load(path: str | Path, *, weights: str = "", seed: int = 0, precision: str =
     if weights == "random":
         return random_model(path, seed, precision)
     checkpoint = resolve(Path(path))
-    module = build_module(checkpoint)
-    load_state(module, checkpoint.weights(), str(checkpoint.path))
+    # What is drawn here is overwritten by the checkpoint; the caller's generators stay as they are.
+    with torch.random.fork_rng(devices=[]):
+        module = restore(lambda: build_module(checkpoint), checkpoint.weights(), str(checkpoint.path))
     return Model(module, checkpoint.config, checkpoint.hash, str(path), precision)
 
 
@@ -262,10 +263,10 @@ def random_model(source: str | Path, seed: int, precision: str = "auto") -> Mode
         settings = from_dict(method.CONFIG, checkpoint.config["model"], str(checkpoint.path))
         name = checkpoint.config["method"]
     else:
-        name = next((m for m in method_names() if str(source).startswith(f"{m}-")), "")
+        name, preset = find_preset(str(source))
         if not name:
             raise CheckpointError(no_such_model(str(source)))
-        method, settings = get_method(name), get_preset(name, str(source)).model
+        method, settings = get_method(name), get_preset(name, preset).model
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(torch_seed(seed, "init"))
         encoder = method.build_encoder(settings)
@@ -282,18 +283,13 @@ def build_module(checkpoint: Checkpoint) -> nn.Module:
     config = checkpoint.config
     method = get_method(config["method"])
     settings = from_dict(method.CONFIG, config["model"], str(checkpoint.path / "config.json"))
-    # What is drawn here is overwritten by the checkpoint; the caller's generators stay as they are.
-    with torch.random.fork_rng(devices=[]):
-        if config["kind"] == "pretraining":
-            module: nn.Module = method.build_objective(settings)
-        elif config["kind"] == "classifier":
-            classes = config.get("classes")
-            if not isinstance(classes, list) or not classes or not all(isinstance(name, str) for name in classes):
-                raise CheckpointError(
-                    f"{checkpoint.path / 'config.json'}: expected a list of class names in 'classes'."
-                )
-            kinds = {key: config[key] for key in ("task", "loss", "head") if key in config}
-            module = Classifier(method.build_encoder(settings), classes, **kinds)
-        else:
-            raise CheckpointError(f"{checkpoint.path} is of the unknown kind '{config['kind']}'.")
-    return module
+    if config["kind"] == "pretraining":
+        objective: nn.Module = method.build_objective(settings)
+        return objective
+    if config["kind"] == "classifier":
+        classes = config.get("classes")
+        if not isinstance(classes, list) or not classes or not all(isinstance(name, str) for name in classes):
+            raise CheckpointError(f"{checkpoint.path / 'config.json'}: expected a list of class names in 'classes'.")
+        kinds = {key: config[key] for key in ("task", "loss", "head") if key in config}
+        return Classifier(method.build_encoder(settings), classes, **kinds)
+    raise CheckpointError(f"{checkpoint.path} is of the unknown kind '{config['kind']}'.")

@@ -20,7 +20,7 @@ from auricle.errors import CheckpointError
 from auricle.methods import get_method, method_names
 from auricle.methods.base import Imported
 from auricle.tasks.classification import Classifier
-from auricle.training.checkpoint import load_state, save_checkpoint
+from auricle.training.checkpoint import restore, save_checkpoint
 
 # Keys under which trainers wrap a state dict.
 WRAPPERS = ("state_dict", "model", "model_state_dict", "module")
@@ -41,7 +41,8 @@ class ImportReport:
         ]
         uses = [t.use for t in self.imported.tensors]
         counts = ", ".join(f"{uses.count(use)} {use}" for use in ("weight", "structure", "unused"))
-        return [*rows, f"{len(uses)} tensors: {counts}"]
+        assumed = [f"assumed, not in the file: {self.imported.assumed}"] if self.imported.assumed else []
+        return [*rows, *assumed, f"{len(uses)} tensors: {counts}"]
 
 
 def import_checkpoint(
@@ -70,7 +71,11 @@ def import_checkpoint(
         "method": imported.method,
         "preset": imported.preset,
         "model": to_dict(imported.config),
-        "imported": {"file": file.name, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()},
+        "imported": {
+            "file": file.name,
+            "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
+            "assumed": imported.assumed,
+        },
         "tensors": [t.__dict__ for t in imported.tensors],
     }
     if isinstance(module, Classifier):
@@ -98,14 +103,18 @@ def read_state(file: Path) -> dict[str, Tensor]:
         # Not torch's own message: it advises to load the file all the same.
         named = re.search(r"GLOBAL ([\w.]+)", str(error))
         if named is None:
-            raise CheckpointError(f"{file} is not a checkpoint, or holds objects that could run code.") from None
+            raise CheckpointError(
+                f"{file} is not a checkpoint, is damaged, or holds objects that could run code; download it again."
+            ) from None
         raise CheckpointError(
             f"{file} holds objects that could run code, so it is not loaded: it refers to '{named[1]}'."
         ) from None
-    except Exception as error:  # what a damaged file raises depends on which of its bytes are wrong
-        reason = str(error).split("\n")[0]
+    except PermissionError:
+        raise CheckpointError(f"{file} cannot be read: its permissions forbid it.") from None
+    except Exception:  # what a damaged file raises depends on which of its bytes are wrong, and says nothing to users
         raise CheckpointError(
-            f"{file} cannot be read as a checkpoint, it may be truncated ({type(error).__name__}: {reason})."
+            f"{file} ({file.stat().st_size:,} bytes) cannot be read as a checkpoint: it is damaged, or only a part of "
+            "it was downloaded; download it again."
         ) from None
     for wrapper in WRAPPERS:
         if isinstance(loaded, Mapping) and isinstance(loaded.get(wrapper), Mapping):
@@ -116,6 +125,10 @@ def read_state(file: Path) -> dict[str, Tensor]:
     if len(tensors) != len(loaded):
         others = [str(name) for name in loaded if str(name) not in tensors]
         raise CheckpointError(f"{file}: {len(others)} entries are not tensors ({', '.join(others[:5])}).")
+    hollow = [n for n, t in tensors.items() if t.numel() * t.element_size() > t.untyped_storage().nbytes()]
+    if hollow:
+        # A few stored bytes repeated: to use such a tensor could take any amount of memory.
+        raise CheckpointError(f"{file}: {len(hollow)} tensors claim more values than are stored ({hollow[0]}).")
     return tensors
 
 
@@ -146,11 +159,13 @@ def build(imported: Imported, classes: Sequence[str] = (), where: str = "the fil
         raise CheckpointError(f"{where} has {imported.classes} classes, but {len(names)} names were given.")
     if len(set(names)) != len(names):
         raise CheckpointError(f"the names for the classes of {where} must be different, but some are given twice.")
+
+    def fresh() -> nn.Module:
+        if imported.kind == "pretraining":
+            objective: nn.Module = method.build_objective(imported.config)
+            return objective
+        return Classifier(method.build_encoder(imported.config), names)
+
     # What is drawn here is overwritten; the caller's generators stay as they are.
     with torch.random.fork_rng(devices=[]):
-        if imported.kind == "pretraining":
-            module: nn.Module = method.build_objective(imported.config)
-        else:
-            module = Classifier(method.build_encoder(imported.config), names)
-    load_state(module, imported.state, where)
-    return module
+        return restore(fresh, imported.state, where)

@@ -56,6 +56,18 @@ def get_preset(method: str, name: str) -> Preset:
     return presets[short]
 
 
+def find_preset(name: str) -> tuple[str, str]:
+    """The method and the preset of a name like "ssast-demo"; two empty strings if no method has that name's beginning.
+
+    A name without its method ("demo") does where only one method has such a preset.
+    """
+    for method in method_names():
+        if name.startswith(f"{method}-"):
+            return method, name.removeprefix(f"{method}-")
+    having = [method for method in method_names() if name in get_method(method).PRESETS]
+    return (having[0], name) if len(having) == 1 else ("", "")
+
+
 def preset_names() -> list[str]:
     """Full names of all presets, e.g. "ssast-tiny-patch"."""
     return [f"{method}-{preset}" for method in method_names() for preset in get_method(method).PRESETS]

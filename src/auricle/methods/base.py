@@ -105,7 +105,10 @@ class ImportedTensor:
 
 @dataclass(frozen=True)
 class Imported:
-    """A foreign checkpoint in our terms: `kind` says which module `state` belongs to, `preset` whose recipes fit it."""
+    """A foreign checkpoint in our terms: `kind` says which module `state` belongs to, `preset` whose recipes fit it.
+
+    `assumed` are settings that the file does not hold and that were not given, with where they come from.
+    """
 
     method: str
     kind: Literal["pretraining", "classifier"]
@@ -114,6 +117,7 @@ class Imported:
     tensors: tuple[ImportedTensor, ...]
     preset: str
     classes: int = 0
+    assumed: str = ""
 
 
 class Method(Protocol):

@@ -23,20 +23,22 @@ import os
 import re
 import shutil
 import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from auricle import __version__
 from auricle.errors import CheckpointError, did_you_mean
 from auricle.methods import preset_names
+
+M = TypeVar("M", bound=nn.Module)
 
 SCHEMA = 1
 REQUIRED = {"weights.safetensors", "config.json", "state.json"}
@@ -280,11 +282,34 @@ def _remove(checkpoint: Path) -> None:
         shutil.rmtree(doomed, ignore_errors=True)
 
 
-def load_state(module: torch.nn.Module, weights: Mapping[str, Tensor], where: str) -> None:
+def restore(build: Callable[[], M], weights: Mapping[str, Tensor], where: str) -> M:
+    """The module that `build` makes, with these weights; if they do not fit it, it is never allocated.
+
+    Raises:
+        CheckpointError: as `load_state`.
+    """
+    with torch.device("meta"):
+        check_fit(build(), weights, where)
+    module = build()
+    load_state(module, weights, where)
+    return module
+
+
+def load_state(module: nn.Module, weights: Mapping[str, Tensor], where: str) -> None:
     """Load weights strictly.
 
     Raises:
         CheckpointError: unknown, missing or mis-shaped tensors; up to ten of each are named.
+    """
+    check_fit(module, weights, where)
+    module.load_state_dict(dict(weights))
+
+
+def check_fit(module: nn.Module, weights: Mapping[str, Tensor], where: str) -> None:
+    """Compare names and shapes.
+
+    Raises:
+        CheckpointError: as `load_state`.
     """
     have = {name: tuple(t.shape) for name, t in module.state_dict().items()}
     got = {name: tuple(t.shape) for name, t in weights.items()}
@@ -298,7 +323,6 @@ def load_state(module: torch.nn.Module, weights: Mapping[str, Tensor], where: st
             complaints.append(f"{len(names)} {title} ({', '.join(sorted(names)[:10])})")
     if complaints:
         raise CheckpointError(f"{where} does not fit the network: tensors {'; '.join(complaints)}.")
-    module.load_state_dict(dict(weights))
 
 
 def _load_tensors(path: Path) -> dict[str, Tensor]:

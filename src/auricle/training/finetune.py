@@ -17,8 +17,8 @@ from auricle.data.labels import Labels, balancing_weights, read_labels
 from auricle.data.loader import Loader
 from auricle.data.randomness import torch_seed
 from auricle.data.splits import Fold, folds, holdout
-from auricle.errors import ConfigError, DataError, did_you_mean
-from auricle.methods import get_method, get_preset
+from auricle.errors import CheckpointError, ConfigError, DataError, did_you_mean
+from auricle.methods import find_preset, get_method, get_preset
 from auricle.tasks.classification import Classifier
 from auricle.training import checkpoint as ckpt
 from auricle.training.averaging import WeightAverage
@@ -102,8 +102,10 @@ def plan(
     """
     checkpoint = ckpt.resolve(Path(model)) if Path(model).exists() or random_weights is None else None
     if checkpoint is None:
-        name = str(model).partition("-")[0]
-        chosen, preset, method_name = get_preset(name, str(model)), str(model), name
+        method_name, preset = find_preset(str(model))
+        if not method_name:
+            raise CheckpointError(ckpt.no_such_model(str(model)))
+        chosen = get_preset(method_name, preset)
         base = chosen.model
     else:
         method_name, preset = checkpoint.config["method"], checkpoint.config.get("preset") or ""
@@ -167,14 +169,15 @@ def build(plan: FinetunePlan) -> Classifier:
     method = get_method(plan.method)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(torch_seed(plan.seed if plan.weights_seed is None else plan.weights_seed, "init"))
-        encoder = method.build_encoder(plan.model)
-        if plan.checkpoint is not None and plan.weights_seed is None:
+        if plan.checkpoint is None or plan.weights_seed is not None:
+            encoder = method.build_encoder(plan.model)
+        else:
             weights = {
                 name.removeprefix("encoder."): value
                 for name, value in plan.checkpoint.weights().items()
                 if name.startswith("encoder.")
             }
-            ckpt.load_state(encoder, weights, str(plan.checkpoint.path))
+            encoder = ckpt.restore(lambda: method.build_encoder(plan.model), weights, str(plan.checkpoint.path))
         if plan.checkpoint is None or plan.checkpoint.config["kind"] != "classifier":
             encoder = method.for_finetuning(encoder, plan.train.crop_seconds)
         t = plan.train

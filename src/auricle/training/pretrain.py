@@ -28,6 +28,7 @@ from auricle.training.log import Console
 from auricle.training.loop import Job, Progress, train
 from auricle.training.run import check_data, locked, start_or_check
 
+STATISTICS = {"norm_mean", "norm_std"}
 # Clips from which input statistics are measured, and which the collapse monitor embeds.
 STATISTICS_CLIPS = 400
 MONITOR_CLIPS = 64
@@ -76,8 +77,9 @@ def plan(
 ) -> PretrainPlan:
     """Resolve a pretraining: preset, overrides, data, input statistics.
 
-    With `init`, the network is the checkpoint's and only training settings come from the preset. Input statistics are
-    measured on the data unless `norm_mean`/`norm_std` are set or a checkpoint brings its own.
+    With `init`, network, pretext task and input statistics are the checkpoint's, and the recipe is that of the preset
+    it was made with, or of another one with the same network. Otherwise the statistics are measured on the data, unless
+    `norm_mean` or `norm_std` is set.
 
     Raises:
         ConfigError, DataError, CheckpointError: as their messages say.
@@ -89,7 +91,8 @@ def plan(
     if steps:
         settings["steps"] = steps
     start = ckpt.resolve(Path(init)) if init else None
-    preset = preset or (start.config.get("preset", "") if start else "") or module.DEFAULT_PRESET
+    asked = preset.removeprefix(f"{method}-")
+    preset = asked or (start.config.get("preset", "") if start else "") or module.DEFAULT_PRESET
     chosen = get_preset(method, preset)
     base = chosen.model
     if start is not None:
@@ -100,22 +103,55 @@ def plan(
             )
         base = from_dict(module.CONFIG, start.config["model"], str(start.path))
     model, train_config = override((base, chosen.pretrain), settings)  # type: ignore[type-var]
+    if start is not None:
+        named = override((chosen.model, chosen.pretrain), settings)[0]
+        if asked:
+            check_same_network(model, named, f"--init {init}", f"--preset {asked}")
+        window = window_seconds(module, model)
+        if "crop_seconds" not in settings and window != window_seconds(module, named):
+            # The checkpoint was made with another window than its preset has: the recipe's crop would not fit it.
+            train_config = dataclasses.replace(train_config, crop_seconds=window)
     manifest = read_data([Path(p) for p in data]).hearing(model.channel)
     train_items, val_items = hold_out(manifest.items, train_config.val_fraction, seed)
-    if start is None and not {"norm_mean", "norm_std"} & set(settings):
+    if start is None and not STATISTICS & set(settings):
         mean, std = measure_statistics(module, model, train_items, seed)
         model = dataclasses.replace(model, norm_mean=mean, norm_std=std)
     return PretrainPlan(method, preset, model, train_config, manifest, train_items, val_items, seed, start)
 
 
+def check_same_network(model: Any, preset: Any, checkpoint: str, wanted: str) -> None:
+    """Refuse to mix a checkpoint's network with the recipe of another one; input statistics may differ.
+
+    Raises:
+        ConfigError: they differ; the message lists in what.
+    """
+    have, want = (
+        {name: value for name, value in to_dict(config).items() if name not in STATISTICS} for config in (model, preset)
+    )
+    differing = [f"{name} {have[name]}, not {want[name]}" for name in have if have[name] != want[name]]
+    if differing:
+        raise ConfigError(
+            f"{checkpoint} is another network than {wanted} ({', '.join(differing)}); leave --preset out to go on with "
+            "the checkpoint's own settings."
+        )
+
+
+def window_seconds(method: Method, config: Any) -> float:
+    """Length of the encoder's window, found without allocating it."""
+    with torch.device("meta"):
+        encoder = method.build_encoder(config)
+    return float(encoder.window_samples / encoder.sample_rate)
+
+
 def build(plan: PretrainPlan) -> nn.Module:
     """The objective with its initial weights, drawn from the seed or taken from the checkpoint."""
+    method = get_method(plan.method)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(torch_seed(plan.seed, "init"))
-        module: nn.Module = get_method(plan.method).build_objective(plan.model)
-    if plan.init is not None:
-        ckpt.load_state(module, plan.init.weights(), str(plan.init.path))
-    return module
+        if plan.init is None:
+            fresh: nn.Module = method.build_objective(plan.model)
+            return fresh
+        return ckpt.restore(lambda: method.build_objective(plan.model), plan.init.weights(), str(plan.init.path))
 
 
 def build_loader(plan: PretrainPlan, workers: int = 0) -> Loader:

@@ -17,6 +17,10 @@ from auricle.methods.base import Preset
 from auricle.nn.losses import SoftmaxOver
 from auricle.nn.patches import grid_size
 
+# Far above all that makes sense, and low enough that a forged file cannot ask for any amount of memory or time.
+_AT_MOST = {"width": 65_536, "depth": 1_000, "mel_bins": 4_096, "window_frames": 1_000_000}
+_MOST_WEIGHTS = 10**10
+
 
 @dataclass(frozen=True)
 class SSASTConfig:
@@ -80,6 +84,13 @@ class SSASTConfig:
             raise ConfigError(f"channel must be 'mean' or the number of a channel, from 0, got {self.channel}.")
         if not math.isfinite(self.norm_mean):
             raise ConfigError(f"norm_mean must be a number, got {self.norm_mean}.")
+        for name, most in _AT_MOST.items():
+            if getattr(self, name) > most:
+                raise ConfigError(f"{name} must be at most {most:,}, got {getattr(self, name):,}.")
+        if (weights := 12 * self.depth * self.width**2) > _MOST_WEIGHTS:
+            raise ConfigError(
+                f"width {self.width:,} and depth {self.depth:,} make {weights:,} weights; at most {_MOST_WEIGHTS:,}."
+            )
         if self.width % self.heads:
             raise ConfigError(f"width ({self.width}) must be a multiple of heads ({self.heads}).")
         if self.mel_bins < self.patch_freq or self.window_frames < self.patch_time:

@@ -1,14 +1,14 @@
 """Checkpoints published by SSAST's authors, and those that their code writes, in our names (and back).
 
 A pretraining file is the flat state dict of their `ASTModel` inside DataParallel; a fine-tuned one has `mlp_head.*`
-instead of the pretext heads, and records neither strides nor input length nor label names.
+instead of the pretext heads, and records neither strides, input length and statistics, pooling nor label names.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -36,6 +36,13 @@ _OUTSIDE = {
     **{f"gpredlayer.{i}.{p}": f"generative.{i}.{p}" for i in (0, 2) for p in ("weight", "bias")},
     **{f"mlp_head.0.{p}": f"head.norm.{p}" for p in ("weight", "bias")},
     **{f"mlp_head.1.{p}": f"head.linear.{p}" for p in ("weight", "bias")},
+}
+# What a fine-tuned file does not hold, and what the official recipes used (their run_*.sh).
+_UNKNOWN = ("stride_freq", "stride_time", "window_frames", "norm_mean", "norm_std", "pooling")
+_PUBLISHED = {
+    "AudioSet": {"window_frames": 1024, "norm_mean": -4.2677393, "norm_std": 4.5689974},
+    "ESC-50": {"window_frames": 512, "norm_mean": -6.6268077, "norm_std": 5.358466},
+    "Speech Commands": {"window_frames": 128, "norm_mean": -6.845978, "norm_std": 5.5654526},
 }
 _STRUCTURE = ("p_input_fdim", "p_input_tdim")
 _IMAGENET_HEADS = ("v.head.weight", "v.head.bias", "v.head_dist.weight", "v.head_dist.bias")
@@ -69,9 +76,10 @@ def to_official(name: str) -> str:
 def import_state(state: Mapping[str, Tensor], options: Mapping[str, Any] | None = None) -> Imported:
     """An official state dict as ours.
 
-    What the file holds is read from it: width, depth, patch, grid (`p_input_*`). Input statistics and padding are the
-    official ones. `options` are fields of SSASTConfig that the file does not hold: `heads` for a width that was never
-    released, and for a fine-tuned file `stride_freq`, `stride_time` and `window_frames`.
+    What the file holds is read from it: width, depth, patch, grid (`p_input_*`). Padding and masks are the official
+    ones (`compat=official`). `options` are fields of SSASTConfig that the file does not hold: `heads` for a width that
+    was never released, and for a fine-tuned file strides, length, input statistics and pooling (`_UNKNOWN`). A
+    pretraining file has the statistics of the official pretraining data, unless others are given; `assumed` says so.
 
     Raises:
         CheckpointError: an unknown, missing or mis-shaped tensor, or a structure that must be given and is not.
@@ -82,6 +90,7 @@ def import_state(state: Mapping[str, Tensor], options: Mapping[str, Any] | None 
     for key in ("v.pos_embed", "v.patch_embed.proj.weight", "v.norm.weight"):
         if key not in bare:
             raise CheckpointError(f"the SSAST checkpoint lacks '{key}'; is the file complete?")
+    assumed = "" if kind == "classifier" else _assumptions(options)
     config = _config(bare, options, kind)
     tensors, ours, unknown = [], {}, []
     for key, value in bare.items():
@@ -100,7 +109,28 @@ def import_state(state: Mapping[str, Tensor], options: Mapping[str, Any] | None 
     classes = len(bare["mlp_head.1.weight"]) if kind == "classifier" else 0
     size = {192: "tiny", 384: "small", 768: "base"}.get(config.width, "tiny")
     preset = f"{size}-{'frame' if config.patch_freq == config.mel_bins else 'patch'}"
-    return Imported("ssast", kind, config, ours, tuple(tensors), preset, classes)  # type: ignore[arg-type]
+    return Imported("ssast", kind, config, ours, tuple(tensors), preset, classes, assumed)  # type: ignore[arg-type]
+
+
+def _assumptions(options: Mapping[str, Any]) -> str:
+    values = {"norm_mean": SSASTConfig.norm_mean, "norm_std": SSASTConfig.norm_std}
+    missing = [f"{name}={value}" for name, value in values.items() if name not in options]
+    return f"{', '.join(missing)} (AudioSet and LibriSpeech, the official pretraining data)" if missing else ""
+
+
+def _ask(missing: Sequence[str], frame_mode: bool) -> CheckpointError:
+    """The sentence for settings that have to be given, with what the official recipes used."""
+    strides = {"stride_freq": 128, "stride_time": 1} if frame_mode else {"stride_freq": 10, "stride_time": 10}
+    hints = [f"{name}={value}" for name, value in {**strides, "pooling": "mean"}.items() if name in missing]
+    for recipe, values in _PUBLISHED.items():
+        given = [f"{name}={value}" for name, value in values.items() if name in missing]
+        hints += [f"{recipe}: {' '.join(given)}"] if given else []
+    if "heads" in missing:
+        hints.append("no released model has this width, so heads is for you to know")
+    return CheckpointError(
+        f"a fine-tuned SSAST file does not record {', '.join(missing)}; give each with --set KEY=VALUE "
+        f"(the official recipes: {'; '.join(hints)})."
+    )
 
 
 def _config(bare: Mapping[str, Tensor], options: dict[str, Any], kind: str) -> SSASTConfig:
@@ -116,7 +146,11 @@ def _config(bare: Mapping[str, Tensor], options: dict[str, Any], kind: str) -> S
         raise CheckpointError("the SSAST checkpoint has no v.blocks.*; is the file complete?")
     depth = 1 + max(blocks)
     released = {192: 3, 384: 6, 768: 12}
-    if "heads" not in options and width not in released:
+    wanted = [*(() if width in released else ("heads",)), *(_UNKNOWN if kind == "classifier" else ())]
+    missing = [name for name in wanted if name not in options]
+    if missing and kind == "classifier":
+        raise _ask(missing, frame_mode=patch_freq == 128)
+    if missing:
         raise CheckpointError(
             f"the file does not hold the number of attention heads, and width {width} was never released; "
             f"give it with --set heads=H."
@@ -136,11 +170,6 @@ def _config(bare: Mapping[str, Tensor], options: dict[str, Any], kind: str) -> S
         mask_count=400,
         **SSASTConfig.COMPAT["official"],
     )
-    if kind == "classifier" and not {"stride_freq", "stride_time", "window_frames"} <= set(options):
-        raise CheckpointError(
-            "a fine-tuned SSAST file records neither strides nor input length; give all three, for example "
-            "--set stride_freq=10 --set stride_time=10 --set window_frames=512."
-        )
     (config,) = override((config,), options)
     rows, columns = config.grid
     tokens = positions.shape[1] - PREFIX
