@@ -1,0 +1,101 @@
+// Which instruction set, and how many threads.
+#include <atomic>
+#include <cstring>
+#include <functional>
+#include <thread>
+#include <vector>
+
+#include "scan.h"
+
+namespace {
+
+const Kernels *best() {
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq")) return &AVX512_KERNELS;
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return &AVX2_KERNELS;
+#endif
+    return &PORTABLE_KERNELS;
+}
+
+std::atomic<const Kernels *> chosen{nullptr};
+
+const Kernels &kernels() {
+    const Kernels *now = chosen.load();
+    if (!now) chosen.store(now = best());
+    return *now;
+}
+
+// Run tasks [0, count) on some threads, each taking the next. They live as long as the call: a fork between two calls
+// meets none.
+void in_parallel(int64_t count, int threads, const std::function<void(int64_t)> &task) {
+    std::atomic<int64_t> next{0};
+    const auto work = [&] {
+        for (int64_t i = next++; i < count; i = next++) task(i);
+    };
+    std::vector<std::thread> others;
+    const int64_t helpers = (threads < count ? threads : count) - 1;
+    for (int64_t i = 0; i < helpers; ++i) others.emplace_back(work);
+    work();
+    for (auto &other : others) other.join();
+}
+
+template <class Problem, class Task>
+void run(const Problem *problems, int64_t count, int threads, Task task) {
+    std::vector<int64_t> ends;
+    for (int64_t p = 0; p < count; ++p) {
+        const int64_t blocks = (problems[p].channels + BLOCK - 1) / BLOCK;
+        ends.push_back((p ? ends.back() : 0) + problems[p].batch * blocks);
+    }
+    in_parallel(count ? ends.back() : 0, threads, [&](int64_t i) {
+        int64_t p = 0;
+        while (i >= ends[p]) ++p;
+        const int64_t blocks = (problems[p].channels + BLOCK - 1) / BLOCK, local = p ? i - ends[p - 1] : i;
+        task(problems[p], local / blocks, local % blocks);
+    });
+}
+
+}  // namespace
+
+#pragma GCC visibility push(default)
+extern "C" {
+
+int auricle_abi() { return 1; }
+int64_t auricle_chunk() { return CHUNK; }
+int64_t auricle_block() { return BLOCK; }
+const char *auricle_isa() { return kernels().name; }
+
+// "" chooses the best again. Returns 0, or 1 where this processor or build lacks it.
+int auricle_set_isa(const char *name) {
+    if (!*name) {
+        chosen.store(best());
+        return 0;
+    }
+    std::vector<const Kernels *> usable{&PORTABLE_KERNELS};
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) usable.push_back(&AVX2_KERNELS);
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq")) usable.push_back(&AVX512_KERNELS);
+#endif
+    for (const Kernels *k : usable)
+        if (!std::strcmp(k->name, name)) {
+            chosen.store(k);
+            return 0;
+        }
+    return 1;
+}
+
+void auricle_scan_forward(const Scan *scans, int64_t count, int threads) {
+    run(scans, count, threads, kernels().scan_forward);
+}
+void auricle_scan_backward(const Scan *scans, int64_t count, int threads) {
+    run(scans, count, threads, kernels().scan_backward);
+}
+void auricle_convolution_forward(const Convolution *all, int64_t count, int threads) {
+    run(all, count, threads, kernels().convolution_forward);
+}
+void auricle_convolution_backward(const Convolution *all, int64_t count, int threads) {
+    run(all, count, threads, kernels().convolution_backward);
+}
+}
+#pragma GCC visibility pop

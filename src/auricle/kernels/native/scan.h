@@ -1,0 +1,75 @@
+// What the selective scan is called with, the same for every instruction set.
+//
+// B batch, E channels, S states, L steps. Every tensor is float32; strides are in elements.
+#pragma once
+
+#include <cstdint>
+
+extern "C" {
+
+struct Strided {
+    const float *data;  // null: absent
+    int64_t row, channel, step;
+};
+
+struct StridedOut {
+    float *data;
+    int64_t row, channel, step;
+};
+
+// One scan; the two directions of a bidirectional block are two of them, done in one call.
+struct Scan {
+    int64_t batch, channels, states, length;
+    int32_t softplus, reverse;
+    Strided u, delta, z;         // [B, E, L]; z optional
+    Strided b, c;                // [B, S, L] (channel = state)
+    const float *a;              // [E, S]
+    const float *skip, *bias;    // [E], optional: D and delta_bias
+    const float *initial;        // [B, E, S], optional
+    const int64_t *lengths;      // [B], optional: valid steps
+    StridedOut out;              // [B, E, L]
+    float *last;                 // [B, E, S], optional
+    float *saved;                // [B, chunks, E, S], optional: states before each chunk, for the backward pass
+    // Backward.
+    Strided out_grad;            // [B, E, L]
+    const float *last_grad;      // [B, E, S], optional
+    StridedOut u_grad, delta_grad, z_grad;
+    float *b_grad, *c_grad;      // [blocks, B, L, S]: to be summed over blocks
+    float *a_grad;               // [B, E, S]: to be summed over the batch, as the next two
+    float *skip_grad, *bias_grad;  // [B, E]
+    float *initial_grad;         // [B, E, S], optional
+};
+
+// A causal depthwise convolution, with SiLU or without.
+struct Convolution {
+    int64_t batch, channels, length, width;
+    int32_t silu, reverse;
+    Strided x;                  // [B, E, L]
+    const float *weight, *bias;  // [E, width], [E] (optional)
+    const int64_t *lengths;
+    StridedOut out;
+    Strided out_grad;
+    StridedOut x_grad;
+    float *weight_grad, *bias_grad;  // [B, E, width], [B, E]: to be summed over the batch
+};
+}
+
+// Steps between saved states, and channels that one task goes through: neither depends on the number of threads, so no
+// sum does.
+constexpr int64_t CHUNK = 64;
+constexpr int64_t BLOCK = 64;
+constexpr int64_t MAX_STATES = 256;
+
+// One task: channels [block * BLOCK, ...) of row `row`.
+using ScanTask = void (*)(const Scan &, int64_t row, int64_t block);
+using ConvolutionTask = void (*)(const Convolution &, int64_t row, int64_t block);
+
+struct Kernels {
+    const char *name;
+    ScanTask scan_forward, scan_backward;
+    ConvolutionTask convolution_forward, convolution_backward;
+};
+
+extern const Kernels PORTABLE_KERNELS;
+extern const Kernels AVX2_KERNELS;
+extern const Kernels AVX512_KERNELS;
