@@ -13,6 +13,7 @@ from networks import RATE, batch, encoder, samples, sounds
 from torch import Tensor
 
 from auricle.data.batch import Batch
+from auricle.tasks import windows as windows_module
 from auricle.tasks.classification import Classifier
 from auricle.tasks.windows import clip_means, embed_clip, encode
 
@@ -187,3 +188,20 @@ def test_a_short_rest_counts_less_than_a_full_window() -> None:
     assert (full.steps, rest.steps) == (4, 2)
     want = (full.pooled() * 4 + rest.pooled() * 2) / 6
     np.testing.assert_allclose(embed_clip(network, [noise(length)], CPU), want, atol=1e-6)
+
+
+def test_a_batch_of_windows_is_bounded_by_its_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, shapes = encoder("patch"), []
+    forward = network.forward
+
+    def watched(waves: torch.Tensor, lengths: torch.Tensor | None = None) -> Any:
+        shapes.append(tuple(waves.shape))
+        return forward(waves, lengths)
+
+    monkeypatch.setattr(network, "forward", watched)
+    short, long = 2000, network.window_samples
+    monkeypatch.setitem(windows_module.BATCH_SECONDS, "cpu", 3 * long / network.sample_rate)
+    clip_means(network, [noise(n) for n in (long, short, long, short, long, long)], CPU, lambda encoded: encoded.pooled)
+    assert sum(rows for rows, _ in shapes) == 6
+    assert max(rows * width for rows, width in shapes) <= 3 * long
+    assert shapes == [(2, short), (3, long), (1, long)]

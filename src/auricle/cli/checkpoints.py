@@ -1,4 +1,4 @@
-"""`auricle import`, `parity`, `list` and `info`: what a checkpoint is and whether it is right."""
+"""`auricle import`, `parity`, `list`, `info` and `bench`: what a model is, whether it is right, and how fast."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from auricle.cli.options import verb
+from auricle.cli.options import json_file, verb
 from auricle.config import parse_assignments
 from auricle.errors import ConfigError
 
@@ -34,6 +34,11 @@ def add(verbs: Verbs) -> None:
 
     p = verb(verbs, "info", run_info, "show what a checkpoint or sound file is")
     p.add_argument("model", help="checkpoint, run directory or sound file")
+
+    p = verb(verbs, "bench", run_bench, "measure how fast a model is on this machine, and its memory")
+    p.add_argument("model", help="checkpoint, run directory or preset name")
+    p.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16"))
+    p.add_argument("--json", type=json_file, metavar="FILE", help="write everything as JSON")
 
 
 def run_import(args: argparse.Namespace) -> int:
@@ -119,4 +124,33 @@ def run_info(args: argparse.Namespace) -> int:
         if value:
             print(f"{key:12} {value}")
     print(json.dumps(model.config["model"], indent=1))
+    return 0
+
+
+def run_bench(args: argparse.Namespace) -> int:
+    import torch
+
+    from auricle.environment import environment
+    from auricle.evaluation.results import write_json
+    from auricle.evaluation.speed import bench
+    from auricle.training.precision import resolve_precision
+    from auricle.training.pretrain import pick_device
+
+    machine = environment()
+    precision = resolve_precision(args.precision, pick_device())
+    where = machine["accelerator"] or f"{machine['processor']}, {torch.get_num_threads()} threads"
+    print(f"{args.model} on {where}, {precision}, random weights")
+    print(f"{'work':12} {'clip':>7} {'batch':>6} {'clips/s':>9} {'slowest':>9} {'x real time':>12} {'memory':>10}")
+    rows = []
+    for row in bench(args.model, args.precision):
+        rows.append(vars(row))
+        heard = row.clips_per_second * row.clip_seconds
+        print(
+            f"{row.work:12} {row.clip_seconds:5.1f} s {row.batch:6} {row.clips_per_second:9.2f} {row.slowest:9.2f} "
+            f"{heard:12.0f} {row.memory_mb:7.0f} MB",
+            flush=True,
+        )
+    if args.json:
+        facts = {"schema": 1, "model": args.model, "command": args.command_line, "precision": precision}
+        write_json(args.json, {**facts, "environment": machine, "threads": torch.get_num_threads(), "works": rows})
     return 0

@@ -3,7 +3,8 @@
 The samples of an epoch are `slots`: each clip once, or, to pretrain on clips of very different lengths, once per crop
 that fits into it; or as many clips drawn by weight, so that rare classes come as often as common ones. Step s of a run
 takes slots `s * B ... s * B + B - 1` of an endless sequence of epochs in random order, so a position is one number, and
-any number of workers delivers the same batches in the same order.
+any number of workers delivers the same batches in the same order. Where clips are of different lengths, a batch holds
+clips of like length (`data/buckets.py`).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 from auricle import audio
 from auricle.audio.augment import mix_waveforms
 from auricle.data.batch import Batch, Stream
+from auricle.data.buckets import buckets_of, by_length
 from auricle.data.items import Item
 from auricle.data.randomness import Draw, generator
 from auricle.data.targets import mix_targets
@@ -194,6 +196,7 @@ class Loader:
         self.slots = np.repeat(np.arange(len(items), dtype=np.int64), repeats)
         self.rate, self.batch_size, self.seed, self.workers = rate, batch_size, seed, workers
         self.steps_per_epoch = max(1, len(self.slots) // batch_size)
+        self.buckets = buckets_of(np.array([item.duration for item in items]), crop_seconds)[self.slots]
         self.position = 0
         # Upper ends of the slots' shares of [0, 1).
         self.shares = None if weights is None else np.cumsum(weights[self.slots]) / weights[self.slots].sum()
@@ -217,7 +220,7 @@ class Loader:
 
     def keys(self, start: int) -> Iterator[list[Key]]:
         """The keys of batch `start` and all after it."""
-        epoch, order = -1, np.zeros(0, dtype=np.int64)
+        epoch, order, indices = -1, np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
         slots = len(self.slots)
         step = start
         while True:
@@ -226,7 +229,11 @@ class Loader:
                 if number // slots != epoch:
                     epoch = number // slots
                     order = self._order(epoch)
-                keys.append(Key(epoch, number % slots, int(order[number % slots])))
+                    lead, rng = -epoch * slots % self.batch_size, generator(self.seed, "batches", epoch)
+                    indices = by_length(self.buckets[order], self.batch_size, lead, rng)
+                # The index is that of the order drawn: what a sample is does not depend on the batch it is in.
+                index = int(indices[number % slots])
+                keys.append(Key(epoch, index, int(order[index])))
             yield keys
             step += 1
 

@@ -18,8 +18,12 @@ from auricle.data.windows import cut_windows
 from auricle.methods.base import AudioEncoder, Encoded
 
 Array = NDArray[np.float32]
-# Windows of one shape that go through the network together.
-BATCH = 16
+# Seconds of sound, padding included, that go through the network together: more is no faster on a CPU, and memory grows
+# with it; a GPU wants more.
+BATCH_SECONDS = {"cpu": 48.0, "cuda": 384.0}
+# Batches of windows that are sorted by length together, and how much longer than its shortest a window may be.
+POOL = 16
+STRETCH = 1.25
 
 
 @dataclass(frozen=True)
@@ -48,8 +52,10 @@ def encode(encoder: AudioEncoder, blocks: Iterable[Array], device: torch.device)
     A window's result does not depend on the others. Autocast is the caller's.
     """
     held: list[tuple[int, Array]] = []
+    limit = batch_samples(encoder, device)
     for window in cut_windows(blocks, encoder.window_samples, encoder.window_hop, encoder.min_samples):
-        if held and (len(held) == BATCH or len(window[1]) != len(held[0][1])):
+        full = (len(held) + 1) * len(window[1]) > limit
+        if held and (full or len(window[1]) != len(held[0][1])):
             yield from _encode_batch(encoder, held, device)
             held = []
         held.append(window)
@@ -76,11 +82,11 @@ def clip_means(
     totals: list[NDArray[np.float64]] = []
     weights: list[int] = []
     held: list[tuple[int, Array]] = []
+    limit, waiting = batch_samples(encoder, device), 0
 
     def flush() -> None:
         held.sort(key=lambda window: len(window[1]))
-        for first in range(0, len(held), BATCH):
-            chosen = held[first : first + BATCH]
+        for chosen in _batches(held, limit):
             waves = pad_sequence([torch.from_numpy(samples) for _, samples in chosen], batch_first=True).to(device)
             lengths = torch.tensor([len(samples) for _, samples in chosen], device=device)
             with torch.no_grad():
@@ -96,10 +102,30 @@ def clip_means(
         weights.append(0)
         for _, samples in cut_windows([sound], encoder.window_samples, encoder.window_hop, encoder.min_samples):
             held.append((number, samples))
-        if len(held) >= 16 * BATCH:
+            waiting += len(samples)
+        if waiting >= POOL * limit:
             flush()
+            waiting = 0
     flush()
     return np.stack(totals) / np.array(weights)[:, None]
+
+
+def batch_samples(encoder: AudioEncoder, device: torch.device) -> int:
+    """Samples of a batch of windows, padding included; a single window may be longer."""
+    return round(BATCH_SECONDS.get(device.type, BATCH_SECONDS["cpu"]) * encoder.sample_rate)
+
+
+def _batches(windows: list[tuple[int, Array]], limit: int) -> Iterator[list[tuple[int, Array]]]:
+    """Windows sorted by length, cut into batches of like length that hold `limit` samples with their padding."""
+    chosen: list[tuple[int, Array]] = []
+    for window in windows:
+        length = len(window[1])
+        if chosen and ((len(chosen) + 1) * length > limit or length > STRETCH * len(chosen[0][1])):
+            yield chosen
+            chosen = []
+        chosen.append(window)
+    if chosen:
+        yield chosen
 
 
 def embed_clip(encoder: AudioEncoder, blocks: Iterable[Array], device: torch.device) -> Array:

@@ -48,7 +48,7 @@ def _estimate(module: nn.Module, loader: Loader, config: TrainConfig, seed: int,
         [
             f"parameters  {count:,}",
             f"weights     {count * 4 / 2**20:.0f} MB, with gradients and optimizer {count * 16 / 2**20:.0f} MB",
-            f"memory      {_peak_mb():.0f} MB at most so far in this process, batch of {config.batch_size}",
+            f"memory      {peak_mb():.0f} MB at most so far in this process, batch of {config.batch_size}",
             f"data        {len(loader.dataset.items)} clips, {loader.steps_per_epoch} steps per epoch",
             f"steps       {steps}",
             f"time        {steps * seconds / 60:.1f} minutes at {seconds:.3f} s per step "
@@ -57,6 +57,14 @@ def _estimate(module: nn.Module, loader: Loader, config: TrainConfig, seed: int,
     )
 
 
-def _peak_mb() -> float:
+def peak_mb() -> float:
+    """The most memory that this process has held so far, in MB."""
+    try:
+        # On Linux, getrusage counts what the process that started this one held.
+        for line in Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 2**10
+    except OSError:
+        pass
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
