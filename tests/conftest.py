@@ -31,6 +31,14 @@ class Outcome(NamedTuple):
     err: str
 
 
+@pytest.fixture(scope="session", autouse=True)
+def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Embeddings are kept here, in commands of their own too, and never where the user keeps his."""
+    folder = tmp_path_factory.mktemp("cache")
+    os.environ["AURICLE_CACHE"] = str(folder)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def tones(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """24 clips of three classes, 0.3 to 2 s, WAV and FLAC, four rates, the first one stereo, with manifest.csv.

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from auricle.cli.options import label_options, percent, result_options, verb
+from auricle.cli.options import label_options, percent, positive_int, result_options, verb
 
 if TYPE_CHECKING:
     from auricle.cli.options import Verbs
@@ -19,7 +20,24 @@ def add(verbs: Verbs) -> None:
     p = verb(verbs, "probe", run_probe, "read out a frozen model with a simple head")
     p.add_argument("model", help="checkpoint or run directory; a preset name with --random-weights")
     p.add_argument("data", nargs="+", help="labelled data")
-    p.add_argument("--head", default="ridge", choices=("ridge", "linear"), help="ridge or logistic regression")
+    p.add_argument(
+        "--head",
+        default="ridge",
+        choices=("ridge", "linear", "mlp", "knn"),
+        help="ridge, logistic regression, one hidden layer, or nearest neighbours",
+    )
+    p.add_argument(
+        "--layers",
+        default="last",
+        metavar="L",
+        help="last, a block from 1 on (-1: the last), all (the best, chosen on training clips), or mix (learned)",
+    )
+    p.add_argument(
+        "--pooling",
+        default="",
+        choices=("own", "mean", "rows", "cls"),
+        help="as the paper pools, mean over tokens, mean over time per frequency row, or the prefix tokens",
+    )
     label_options(p)
     p.add_argument("--random-weights", type=int, metavar="SEED", help="the same network with fresh weights")
     p.add_argument(
@@ -29,8 +47,13 @@ def add(verbs: Verbs) -> None:
         choices=("mfcc", "logmel", "random"),
         help="compare with it in the same run; may be repeated",
     )
+    p.add_argument("--against", metavar="MODEL", help="compare with another model, read in the same way")
     result_options(p)
     p.add_argument("--seed", type=int, default=0, metavar="S", help="of the folds, where the data has no split")
+    p.add_argument(
+        "--seeds", type=positive_int, default=3, metavar="N", help="runs of what is drawn: mlp, random weights (3)"
+    )
+    p.add_argument("--no-cache", action="store_true", help="embed again, and keep nothing")
 
     p = verb(verbs, "evaluate", run_evaluate, "score a fine-tuned classifier or tagger on labelled audio")
     p.add_argument("model", metavar="run", help="run or checkpoint of a fine-tuning")
@@ -50,12 +73,17 @@ def run_probe(args: argparse.Namespace) -> int:
         args.model,
         args.data,
         head=args.head,
+        layers=args.layers,
+        pooling=args.pooling,
         label=args.label,
         split_column=args.split_column,
         group_column=args.group_column,
         random_weights=args.random_weights,
         baselines=args.baseline,
+        against=args.against,
+        seeds=args.seeds,
         seed=args.seed,
+        cache=not args.no_cache,
         command=args.command_line,
     )
     return _finish(result, args.json)
@@ -79,6 +107,7 @@ def run_evaluate(args: argparse.Namespace) -> int:
 
 def _finish(result: Result, path: str | None) -> int:
     from auricle.evaluation.pages import result_page
+    from auricle.evaluation.results import verdict
 
     for name, q in result.metrics.items():
         # d' is a distance, not a share.
@@ -88,7 +117,10 @@ def _finish(result: Result, path: str | None) -> int:
         q = baseline["metrics"]["accuracy"]
         print(f"{name + ' accuracy':18} {percent(q['value'])} [{percent(q['low'])}, {percent(q['high'])}]")
     for c in result.comparisons:
-        print(f"model - {c['b']}: {_points(c['value'])} [{_points(c['low'])}, {_points(c['high'])}] points")
+        interval = f"[{_points(c['low'])}, {_points(c['high'])}]"
+        print(f"model - {c['b']}: {_points(c['value'])} {interval} points: {verdict(c)}")
+    for row in result.layers:
+        print(_layer(row))
     for note in result.protocol.get("notes", ()):
         print(f"note: {note}", file=sys.stderr)
     if path:
@@ -99,6 +131,15 @@ def _finish(result: Result, path: str | None) -> int:
 
 def _decimal(value: float | None) -> str:
     return "?" if value is None else f"{value:.3f}"
+
+
+def _layer(row: Mapping[str, Any]) -> str:
+    if "weight" in row:
+        return f"layer {row['layer']:2}  weight {percent(row['weight']['value'])}"
+    return (
+        f"layer {row['layer']:2}  validation {percent(row['validation'])}  test {percent(row['accuracy']['value'])}  "
+        f"chosen {row['chosen']}x"
+    )
 
 
 def _points(value: float | None) -> str:

@@ -130,7 +130,8 @@ class Manifest:
     def hash(self) -> str:
         """64 hex digits over ids, references, file sizes, labels (splits among them) and events.
 
-        Neither the order in which the data were listed nor the place of their folder changes it.
+        Neither the order in which the data were listed nor the place of their folder changes it. It is quick, and does
+        not see a file that was altered without a change of its size: `audio_hash` does.
 
         Raises:
             DataError: a file is gone.
@@ -143,6 +144,24 @@ class Manifest:
     def hearing(self, channel: Channel) -> Manifest:
         """The manifest with `channel` in all references that leave it open."""
         return dataclasses.replace(self, items=tuple(item.hearing(channel) for item in self.items))
+
+    @cached_property
+    def audio_hash(self) -> str:
+        """64 hex digits over what is heard: every byte of every file, and each item's stretch and channel, in order.
+
+        Labels, ids, names and places do not enter it.
+
+        Raises:
+            DataError: a file is gone.
+        """
+        contents: dict[str, str] = {}
+        digest = hashlib.sha256()
+        for item in self.items:
+            for name, ref in sorted(item.streams.items()):
+                if ref.path not in contents:
+                    contents[ref.path] = _content(ref.path)
+                digest.update(json.dumps([name, contents[ref.path], ref.start, ref.end, ref.channel]).encode() + b"\n")
+        return digest.hexdigest()
 
     def fingerprints(self) -> dict[str, str]:
         """12 hex digits for every id, over the same as `hash`: they tell which items differ between two manifests.
@@ -300,4 +319,19 @@ def _size(path: str) -> int:
     try:
         return Path(path).stat().st_size
     except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}; restore the file or read the data again.") from None
+        raise _gone(path, error) from None
+
+
+def _content(path: str) -> str:
+    digest = hashlib.sha256()
+    try:
+        with Path(path).open("rb") as file:
+            while chunk := file.read(1 << 20):
+                digest.update(chunk)
+    except OSError as error:
+        raise _gone(path, error) from None
+    return digest.hexdigest()
+
+
+def _gone(path: str, error: OSError) -> DataError:
+    return DataError(f"{path}: cannot be read: {error.strerror}; restore the file or read the data again.")

@@ -50,9 +50,7 @@ class Predictions:
 
     def confusion(self) -> Confusion:
         """Counts, a row per true class."""
-        predicted, truth = self.indices()
-        rows = confusion_matrix(predicted, truth, len(self.classes))
-        return {"labels": list(self.classes), "rows": rows.tolist()}
+        return mean_confusion([self])
 
     def items(self) -> list[dict[str, Any]]:
         """One row per test item."""
@@ -79,16 +77,42 @@ def mean_metrics(runs: Sequence[Predictions]) -> dict[str, Quantity]:
         return float(np.mean(scores))
 
     found = {
-        "accuracy": bootstrap_interval(np.mean([run.correct for run in runs], axis=0), n=RESAMPLES),
         "uar": bootstrap_interval(uar, n_items=items, n=RESAMPLES),
         "macro_f1": bootstrap_interval(macro_f1, n_items=items, n=RESAMPLES),
     }
-    return {name: quantity(*interval) for name, interval in found.items()}
+    return {"accuracy": mean_accuracy(runs), **{name: quantity(*interval) for name, interval in found.items()}}
 
 
-def compare(name: str, ours: Predictions, other: str, theirs: Sequence[Predictions]) -> Comparison:
-    """Accuracy of `ours` minus the mean accuracy of one or several runs, with its paired 95 % interval."""
-    runs = np.stack([run.correct for run in theirs])
-    difference = paired_bootstrap(ours.correct, runs, n=RESAMPLES)
+def mean_accuracy(runs: Sequence[Predictions]) -> Quantity:
+    """The accuracy of one or several runs on the same items, with its 95 % bootstrap interval over the items."""
+    return quantity(*bootstrap_interval(np.mean([run.correct for run in runs], axis=0), n=RESAMPLES))
+
+
+def mean_confusion(runs: Sequence[Predictions]) -> Confusion:
+    """Counts, a row per true class; of several runs their mean."""
+    classes = sorted({name for run in runs for name in run.classes})
+    number = {name: i for i, name in enumerate(classes)}
+    total = np.zeros((len(classes), len(classes)))
+    for run in runs:
+        np.add.at(total, ([number[t] for t in run.truth], [number[p] for p in run.predicted]), 1)
+    return {"labels": classes, "rows": (total / len(runs)).tolist()}
+
+
+def mean_items(runs: Sequence[Predictions]) -> list[dict[str, Any]]:
+    """The rows of the first run; of several, with the share of them that are `right` about an item."""
+    rows = runs[0].items()
+    if len(runs) > 1:
+        right = np.mean([run.correct for run in runs], axis=0)
+        rows = [row | {"right": float(share)} for row, share in zip(rows, right, strict=True)]
+    return rows
+
+
+def compare(
+    name: str, ours: Predictions | Sequence[Predictions], other: str, theirs: Sequence[Predictions]
+) -> Comparison:
+    """Mean accuracy of one or several runs minus that of others on the same items, with its paired 95 % interval."""
+    own = [ours] if isinstance(ours, Predictions) else ours
+    runs = [np.stack([run.correct for run in side]) for side in (own, theirs)]
+    difference = paired_bootstrap(runs[0], runs[1], n=RESAMPLES)
     interval = quantity(difference.value, difference.low, difference.high)
     return {"a": name, "b": other, "value": interval["value"], "low": interval["low"], "high": interval["high"]}

@@ -45,11 +45,14 @@ HALO: Final = [withStroke(linewidth=3, foreground="white")]
 
 
 @styled
-def loss_curves(rows: Sequence[Mapping[str, Any]], keys: Sequence[str], x: str = "step") -> Figure:
+def loss_curves(
+    rows: Sequence[Mapping[str, Any]], keys: Sequence[str], x: str = "step", level: tuple[str, float] | None = None
+) -> Figure:
     """Training histories in one plot: `rows` are log lines, `keys` the values to draw over `x`.
 
     A row may lack a key (validation is rarer than training); null and non-finite values are left out. Long series are
     drawn smoothed (centred mean) over their faint raw values. The axis is logarithmic when values span two decades.
+    `level` is the name and height of a line to compare with.
     """
     series = {key: _points(rows, x, key) for key in keys}
     drawn = {key: points for key, points in series.items() if len(points)}
@@ -75,12 +78,40 @@ def loss_curves(rows: Sequence[Mapping[str, Any]], keys: Sequence[str], x: str =
         # The default labels are mathematical text, which the house style reads as it stands.
         axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axes.yaxis.set_minor_formatter(NullFormatter())
+    if level is not None:
+        axes.axhline(level[1], color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
+        ends.append((level[1], f"{level[0]}  {level[1]:.3g}", MUTED))
     axes.margins(x=0.02)
-    figure.draw_without_rendering()
-    heights = axes.transAxes.inverted().transform([axes.transData.transform((0, end)) for end, _, _ in ends])[:, 1]
-    places = _spread(heights, gap=0.065)
-    for place, (_, text, colour) in zip(places, ends, strict=True):
-        axes.text(1.015, place, text, color=colour, transform=axes.transAxes, va="center", fontsize=8.5)
+    _name_ends(axes, ends)
+    return figure
+
+
+@styled
+def layer_curves(rows: Sequence[Mapping[str, Any]]) -> Figure:
+    """Accuracy by layer: `rows` hold `layer`, `accuracy` with its interval, `validation` and `chosen`.
+
+    Layers that were chosen are filled, the others hollow.
+    """
+    if not rows:
+        return nothing("No layers.")
+    layers = [row["layer"] for row in rows]
+    figure = new_figure(WIDTH, 3.2)
+    axes = figure.subplots()
+    axes.grid(True)
+    axes.set_xlabel("layer")
+    axes.set_ylabel("accuracy")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    bounds = [[_finite(row["accuracy"][end]) for end in ("value", "low", "high")] for row in rows]
+    value, low, high = np.array(bounds, dtype=float).T
+    axes.fill_between(layers, low, high, color=OURS, alpha=0.12, linewidth=0)
+    axes.plot(layers, value, color=OURS, linewidth=1.7)
+    for row, height in zip(rows, value, strict=True):
+        face = OURS if row["chosen"] else "white"
+        axes.plot(row["layer"], height, "o", color=OURS, markerfacecolor=face, markersize=6)
+    validation = np.array([_finite(row["validation"]) for row in rows], dtype=float)
+    axes.plot(layers, validation, color=PALETTE[1], linewidth=1.4, linestyle=(0, (4, 2)))
+    axes.margins(x=0.04)
+    _name_ends(axes, [(value[-1], "test", OURS), (validation[-1], "validation", PALETTE[1])])
     return figure
 
 
@@ -351,6 +382,14 @@ def _smooth(values: Array, window: int) -> Array:
     half = np.minimum(window // 2, index)
     first, last = index - half, np.minimum(index + half + 1, len(values))
     return np.asarray((sums[last] - sums[first]) / (last - first))
+
+
+def _name_ends(axes: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
+    """Write (height, text, colour) of each curve beside its end, apart from each other."""
+    axes.figure.draw_without_rendering()  # type: ignore[union-attr]
+    heights = axes.transAxes.inverted().transform([axes.transData.transform((0, end)) for end, _, _ in ends])[:, 1]
+    for place, (_, text, colour) in zip(_spread(heights, gap=0.07), ends, strict=True):
+        axes.text(1.015, place, text, color=colour, transform=axes.transAxes, va="center", fontsize=8.5)
 
 
 def _spread(heights: Array, gap: float) -> list[float]:

@@ -14,7 +14,7 @@ from auricle.data.items import Item
 from auricle.data.loader import Loader
 from auricle.evaluation import figures
 from auricle.evaluation.report import Report
-from auricle.evaluation.results import Result
+from auricle.evaluation.results import Result, verdict
 from auricle.inference.model import Model, load
 from auricle.training.pretrain import fixed_batch
 from auricle.training.run import read_metrics
@@ -138,10 +138,12 @@ def result_page(result: Result, path: Path) -> Path:
             "Bars of accuracy for the model and its baselines",
         )
         report.table(
-            ["model minus", "difference", "low", "high"],
-            [[c["b"], c["value"], c["low"], c["high"]] for c in result.comparisons],
-            note="Paired bootstrap over the same items; the difference is clear where the interval excludes 0.",
+            ["model minus", "difference", "low", "high", "the model is"],
+            [[c["b"], c["value"], c["low"], c["high"], verdict(c)] for c in result.comparisons],
+            note="Paired bootstrap over the same items; 95 % interval.",
         )
+    if result.layers:
+        add_layers(report, result)
     if result.confusion:
         report.heading("Confusion")
         report.figure(
@@ -174,6 +176,31 @@ def add_classes(report: Report, classes: Sequence[Mapping[str, Any]]) -> None:
     )
     columns = ("label", "items", "AP", "AUC")
     report.table(columns, [[c[name] for name in columns] for c in ordered], note="Items: clips that have the label.")
+
+
+def add_layers(report: Report, result: Result) -> None:
+    """What each layer is worth, or weighs in the mix."""
+    report.heading("Layers")
+    if "weight" in result.layers[0]:
+        weights = [(f"layer {row['layer']}", row["weight"]) for row in result.layers]
+        report.figure(
+            figures.bars([(name, w["value"], w["low"], w["high"], "weight") for name, w in weights], ours=""),
+            "Weight of each layer in the learned mix: the mean, and the lowest and highest over folds and seeds. Each "
+            "dimension of each layer is standardised first, so that weights can be compared.",
+            "Bars of the weight of each layer",
+        )
+        return
+    report.figure(
+        figures.layer_curves(result.layers),
+        "Accuracy of a probe of each layer: on test items with 95 % intervals, and on the inner validation items, from "
+        "which alone the layer is chosen. Chosen layers are filled.",
+        "Curves of test and validation accuracy over layers",
+    )
+    report.table(
+        ["layer", "validation accuracy", "test accuracy", "chosen in folds"],
+        [[row["layer"], row["validation"], row["accuracy"], row["chosen"]] for row in result.layers],
+        note="The best test accuracy of this table is not a result: whoever picks it has seen the test items.",
+    )
 
 
 def comparison_rows(

@@ -3,86 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from auricle.data.formats import read_data
-from auricle.data.items import Manifest
-from auricle.data.splits import Fold, folds
-from auricle.errors import AudioError, DataError
+from auricle.errors import ConfigError
 from auricle.evaluation import heads
 from auricle.evaluation.baselines import baseline
-from auricle.evaluation.classify import RESAMPLES, Predictions, compare, mean_metrics
+from auricle.evaluation.cache import Cache
+from auricle.evaluation.classify import RESAMPLES, compare, mean_confusion, mean_items, mean_metrics
+from auricle.evaluation.layers import reading
+from auricle.evaluation.readout import Readout, read_out, readable
+from auricle.evaluation.readout import embed_task as embed_task
+from auricle.evaluation.readout import probe_features as probe_features
 from auricle.evaluation.results import Comparison, Result
+from auricle.evaluation.task import Task as Task
 from auricle.inference.model import Model, load, random_model
 
-RANDOM_SEEDS = (0, 1, 2)
-
-
-@dataclass(frozen=True)
-class Task:
-    """Labelled clips and who is trained and tested on."""
-
-    manifest: Manifest
-    label: str
-    labels: tuple[str, ...]
-    folds: tuple[Fold, ...]
-    protocol: str
-
-    @classmethod
-    def read(
-        cls,
-        data: Sequence[str | Path],
-        *,
-        label: str = "label",
-        split_column: str | None = None,
-        group_column: str | None = None,
-        seed: int = 0,
-    ) -> Task:
-        """Read labelled data with the split it states; see `auricle.data.splits.folds`.
-
-        Raises:
-            DataError: no such column, or fewer than two classes.
-        """
-        manifest = read_data([Path(p) for p in data])
-        manifest.require_all("a probe")
-        labels = manifest.labels_of(label)
-        if len(set(labels)) < 2:
-            raise DataError(
-                f"column '{label}' holds one class ('{labels[0]}'); a probe needs two: choose another --label."
-            )
-        found = folds(manifest, split_column=split_column, group_column=group_column, labels=labels, seed=seed)
-        by = group_column or split_column or ("split" if "split" in manifest.columns else "")
-        protocol = f"{len(found)} fold(s) by column '{by}'" if by else f"{len(found)} stratified folds, seed {seed}"
-        return cls(manifest, label, tuple(labels), tuple(found), protocol)
-
-
-def probe_features(task: Task, features: NDArray[np.float32], head: str) -> Predictions:
-    """Train the head on each fold's training items, predict its test items: every test item once.
-
-    Raises:
-        DataError: the training items of a fold are all of one class.
-    """
-    ids, truth, predicted, scores = [], [], [], []
-    for fold in task.folds:
-        train, test = list(fold.train), list(fold.test)
-        known = [task.labels[i] for i in train]
-        if len(set(known)) < 2:
-            raise DataError(
-                f"fold '{fold.name}': all {len(train)} training items have the label '{known[0]}', so there is nothing "
-                f"to tell apart; choose another --split-column or --group-column."
-            )
-        fitted = heads.fit(head, features[train], known)
-        values = fitted.scores(features[test])
-        ids += [task.manifest[i].id for i in test]
-        truth += [task.labels[i] for i in test]
-        predicted += [fitted.classes[i] for i in values.argmax(1)]
-        scores += values.max(1).tolist()
-    return Predictions(tuple(ids), tuple(truth), tuple(predicted), tuple(float(s) for s in scores))
+SEEDS = 3
+RANDOM_SEEDS = tuple(range(SEEDS))
 
 
 def probe(
@@ -90,74 +28,108 @@ def probe(
     data: Sequence[str | Path],
     *,
     head: str = "ridge",
+    layers: str | int = "last",
+    pooling: str = "",
     label: str = "label",
     split_column: str | None = None,
     group_column: str | None = None,
     random_weights: int | None = None,
     baselines: Sequence[str] = (),
+    against: str | Path | None = None,
+    seeds: int = SEEDS,
     seed: int = 0,
+    cache: bool = True,
     command: str = "",
 ) -> Result:
     """Probe a model on labelled data.
 
-    `random_weights` gives the network fresh weights from that seed in place of its own. `baselines` may name "mfcc",
-    "logmel" (both read out by logistic regression, whatever `head` is) and "random" (the same network from three seeds,
-    by `head`); each is compared with the model on the same items.
+    Args:
+        head: "ridge", "linear", "mlp" or "knn"; see `evaluation.heads`.
+        layers: "last", a block from 1 on (-1 is the last), "all" (the best one, chosen on training items) or "mix" (a
+            weighted sum that is learned with the head); see `evaluation.layers`.
+        pooling: "own" (as the method's paper pools, the last layer only), "mean", "rows" or "cls"; see `tasks.pooling`.
+            Without it: own for the last layer, else mean.
+        label, split_column, group_column: see `auricle.data.splits.folds`.
+        random_weights: gives the network fresh weights from that seed in place of its own.
+        baselines: "mfcc", "logmel" (both read out by logistic regression, whatever `head` is), "random" (the same
+            network from `seeds` seeds, read as the model is); each is compared with the model on the same items.
+        against: another model, read in the same way and compared with this one on the same items.
+        seeds: number of runs of what is drawn (the mlp head, random weights), whose scores are averaged.
+        seed: of the folds, where the data states none.
+        cache: keep embeddings, and use those that were kept; see `evaluation.cache`.
 
     Raises:
         CheckpointError, ConfigError, DataError, AudioError: as their messages say.
     """
+    if seeds < 1:
+        raise ConfigError(f"seeds must be 1 or more, got {seeds}.")
+    heads.check(head, mixed=layers == "mix")
     task = Task.read(data, label=label, split_column=split_column, group_column=group_column, seed=seed)
+    kept = Cache() if cache else None
+    head_seeds = range(seeds) if head in heads.DRAWN else range(1)
+
+    def read(network: Model, seeds: Sequence[int] = head_seeds) -> Readout:
+        of_network = reading(layers, pooling, network.encoder.num_layers)
+        return read_out(task, embed_task(network, task, of_network, kept), head, of_network, seeds)
+
     loaded = load(model) if random_weights is None else random_model(model, random_weights)
-    ours = probe_features(task, embed_task(loaded, task), head)
+    ours, asked = read(loaded), reading(layers, pooling, loaded.encoder.num_layers)
     results: dict[str, Any] = {}
     comparisons: list[Comparison] = []
+
+    def compare_with(name: str, used: str, readouts: Sequence[Readout], **more: Any) -> None:
+        runs = [run for readout in readouts for run in readout.runs]
+        results[name] = {
+            "head": used,
+            "metrics": mean_metrics(runs),
+            "runs": [float(run.correct.mean()) for run in runs],
+            **more,
+        }
+        if readouts[0].layers:
+            results[name]["layers"] = [readout.layers for readout in readouts]
+        comparisons.append(compare("model", ours.runs, name, runs))
+
+    if against is not None:
+        other = load(against)
+        compare_with(str(against), head, [read(other)], model=describe(other))
     for name in baselines:
         if name == "random":
-            used, sets = head, [embed_task(random_model(model, s), task) for s in RANDOM_SEEDS]
+            # The head's seed goes with the network's: as many runs as networks.
+            compare_with(name, head, [read(random_model(model, s), [s]) for s in range(seeds)])
         else:
             # What the field means by MFCC statistics: ridge without standardising would make them look worse.
-            used, sets = "linear", [_readable(baseline(name), task)]
-        runs = [probe_features(task, features, used) for features in sets]
-        accuracies = [float(run.correct.mean()) for run in runs]
-        results[name] = {"head": used, "metrics": mean_metrics(runs), "runs": accuracies}
-        comparisons.append(compare("model", ours, name, runs))
+            features = readable(baseline(name), task)
+            compare_with(name, "linear", [Readout((probe_features(task, features, "linear"),))])
     return Result(
         task="probe",
-        metrics=ours.metrics(),
+        metrics=mean_metrics(ours.runs),
         command=command,
         model=describe(loaded),
-        data={"hash": task.manifest.hash, "source": task.manifest.source, "items": len(task.manifest), "label": label},
+        data={
+            "hash": task.manifest.hash,
+            "audio_hash": task.manifest.audio_hash,
+            "source": task.manifest.source,
+            "items": len(task.manifest),
+            "label": label,
+        },
         seed=seed,
         protocol={
             "head": head,
+            "layers": asked.describe(),
+            "pooling": asked.pooling,
+            "seeds": len(ours.runs),
             "split": task.protocol,
             "notes": [fold.note for fold in task.folds if fold.note],
-            "tested": len(ours.ids),
+            "tested": len(ours.runs[0].ids),
             "classes": len(set(task.labels)),
             "interval": f"95 % percentile bootstrap over test items, {RESAMPLES} resamples",
         },
         baselines=results,
         comparisons=comparisons,
-        confusion=ours.confusion(),
-        items=ours.items(),
+        layers=ours.layers,
+        confusion=mean_confusion(ours.runs),
+        items=mean_items(ours.runs),
     )
-
-
-def embed_task(model: Model, task: Task) -> NDArray[np.float32]:
-    """Clip embeddings of all items."""
-    return _readable(model.embed_items, task)
-
-
-def _readable(embed: Any, task: Task) -> NDArray[np.float32]:
-    try:
-        features: NDArray[np.float32] = embed(task.manifest.items)
-    except AudioError as error:
-        # A probe on part of the clips would be another task: its result could not be compared.
-        raise AudioError(
-            error.path, error.reason, f"{error.detail} (remove the file from the data to probe without it)"
-        ) from None
-    return features
 
 
 def describe(model: Model) -> dict[str, Any]:

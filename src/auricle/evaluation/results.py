@@ -53,7 +53,8 @@ class Result:
 
     `items` are mappings with `id`, `label`, `predicted` and `score` (of a tagging `id`, `labels`, `predicted` and
     `scores`); `per_class` are mappings with `label` and the metrics of that class; `baselines` maps a name to
-    `{"metrics": {...}}`; `protocol` says how the numbers came about (split, folds, resampling of the intervals).
+    `{"metrics": {...}}`; `protocol` says how the numbers came about (split, folds, resampling of the intervals);
+    `layers` has a row for each layer where a probe read several (`readout.Readout`).
 
     Raises:
         DataError: the rows of `confusion` do not fit its labels.
@@ -68,6 +69,7 @@ class Result:
     protocol: Mapping[str, Any]
     baselines: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     comparisons: Sequence[Comparison] = ()
+    layers: Sequence[Mapping[str, Any]] = ()
     confusion: Confusion | None = None
     per_class: Sequence[Mapping[str, Any]] = ()
     items: Sequence[Mapping[str, Any]] = ()
@@ -104,6 +106,14 @@ def quantity(value: float | None, low: float | None = None, high: float | None =
     if lower is not None and upper is not None and lower > upper:
         raise DataError(f"an interval must have low <= high, got low {lower} and high {upper}; swap the two.")
     return {"value": number, "low": lower, "high": upper}
+
+
+def verdict(comparison: Comparison) -> str:
+    """What the 95 % interval of a difference says in words."""
+    low, high = comparison["low"], comparison["high"]
+    if low is None or high is None:
+        return "too few items to say"
+    return "better" if low > 0 else "worse" if high < 0 else "not told apart"
 
 
 def write_json(path: Path | str, payload: Any) -> Path:

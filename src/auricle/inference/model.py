@@ -24,8 +24,9 @@ from auricle.data.loader import read_item
 from auricle.data.randomness import torch_seed
 from auricle.errors import CheckpointError, ConfigError
 from auricle.methods import find_preset, get_method, get_preset
-from auricle.methods.base import AudioEncoder
+from auricle.methods.base import AudioEncoder, Encoded
 from auricle.tasks.classification import Classifier
+from auricle.tasks.pooling import Pooling, pool
 from auricle.tasks.windows import clip_means, embed_clip, encode
 from auricle.training.checkpoint import Checkpoint, no_such_model, resolve, restore
 from auricle.training.precision import autocast, resolve_precision
@@ -144,6 +145,25 @@ class Model:
         with self._autocast():
             sounds = (read_item(item.hearing(self.encoder.channel), rate) for item in items)
             return clip_means(self.encoder, sounds, self.device, lambda e: e.pooled).astype(np.float32)
+
+    def embed_layers(self, items: Sequence[Item], layers: Sequence[int], pooling: Pooling) -> Array:
+        """Clip embeddings [items, layers, K] of some layers (0 is the first block), pooled as `tasks.pooling` says.
+
+        As in `embed_items`, a long sound is the mean of its windows, weighted by their time steps.
+
+        Raises:
+            AudioError: an item cannot be read.
+            ConfigError: a pooling that the layer or the network does not have.
+        """
+        rate = self.encoder.sample_rate
+
+        def value(encoded: Encoded) -> Tensor:
+            return torch.cat([pool(encoded, layer, pooling) for layer in layers], dim=1)
+
+        with self._autocast():
+            sounds = (read_item(item.hearing(self.encoder.channel), rate) for item in items)
+            means = clip_means(self.encoder, sounds, self.device, value)
+        return means.reshape(len(items), len(layers), -1).astype(np.float32)
 
     def classify(self, sound: Sound, rate: int | None = None, threshold: float = 0.5) -> Prediction:
         """Classify or tag a file or array; a long one is averaged over its windows and told apart in `segments`.

@@ -1,0 +1,50 @@
+"""A labelled data set as a probe sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from auricle.data.formats import read_data
+from auricle.data.items import Manifest
+from auricle.data.splits import Fold, folds
+from auricle.errors import DataError
+
+
+@dataclass(frozen=True)
+class Task:
+    """Labelled clips and who is trained and tested on."""
+
+    manifest: Manifest
+    label: str
+    labels: tuple[str, ...]
+    folds: tuple[Fold, ...]
+    protocol: str
+
+    @classmethod
+    def read(
+        cls,
+        data: Sequence[str | Path],
+        *,
+        label: str = "label",
+        split_column: str | None = None,
+        group_column: str | None = None,
+        seed: int = 0,
+    ) -> Task:
+        """Read labelled data with the split it states; see `auricle.data.splits.folds`.
+
+        Raises:
+            DataError: no such column, or fewer than two classes.
+        """
+        manifest = read_data([Path(p) for p in data])
+        manifest.require_all("a probe")
+        labels = manifest.labels_of(label)
+        if len(set(labels)) < 2:
+            raise DataError(
+                f"column '{label}' holds one class ('{labels[0]}'); a probe needs two: choose another --label."
+            )
+        found = folds(manifest, split_column=split_column, group_column=group_column, labels=labels, seed=seed)
+        by = group_column or split_column or ("split" if "split" in manifest.columns else "")
+        protocol = f"{len(found)} fold(s) by column '{by}'" if by else f"{len(found)} stratified folds, seed {seed}"
+        return cls(manifest, label, tuple(labels), tuple(found), protocol)
