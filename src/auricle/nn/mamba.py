@@ -1,0 +1,136 @@
+"""Mamba mixers in one direction and in both (Gu and Dao 2023; Vision Mamba, Zhu et al. 2024).
+
+B batch, L tokens, D width, E = expand * D channels, S states, R rank of the step size, W taps.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from auricle.kernels import causal_conv1d, selective_scan
+
+Kind = Literal["v2", "v1", "none"]
+# Step sizes at the start: log-uniform between these, and not below the floor.
+LEAST_STEP, MOST_STEP, STEP_FLOOR = 1e-3, 1e-1, 1e-4
+
+
+class Direction(nn.Module):
+    """What one direction of a mixer has of its own: convolution, step sizes, input and output maps, decay rates."""
+
+    def __init__(self, channels: int, states: int, taps: int, rank: int) -> None:
+        super().__init__()
+        self.states, self.rank = states, rank
+        self.conv = nn.Conv1d(channels, channels, taps, groups=channels)
+        self.x_proj = nn.Linear(channels, rank + 2 * states, bias=False)
+        self.dt_proj = nn.Linear(rank, channels)
+        self.A_log = nn.Parameter(torch.log(torch.arange(1.0, states + 1)).repeat(channels, 1))
+        self.D = nn.Parameter(torch.ones(channels))
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """The step sizes' start; everything else keeps PyTorch's."""
+        nn.init.uniform_(self.dt_proj.weight, -(self.rank**-0.5), self.rank**-0.5)
+        draw = torch.rand(len(self.dt_proj.bias))
+        step = torch.exp(draw * math.log(MOST_STEP / LEAST_STEP) + math.log(LEAST_STEP)).clamp(min=STEP_FLOOR)
+        # The inverse of softplus.
+        self.dt_proj.bias.copy_(step + torch.log(-torch.expm1(-step)))
+
+    def selected(self, x: Tensor, lengths: Tensor | None, reverse: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """x [B, E, L] to the scan's u, delta [B, E, L], B and C [B, S, L]: what the input selects."""
+        u = causal_conv1d(x, self.conv.weight[:, 0], self.conv.bias, silu=True, lengths=lengths, reverse=reverse)
+        chosen = self.x_proj(u.transpose(1, 2))
+        r, b, c = chosen.split([self.rank, self.states, self.states], dim=-1)
+        # The bias of the step size is added in the scan.
+        delta = F.linear(r, self.dt_proj.weight)
+        return u, delta.transpose(1, 2), b.transpose(1, 2), c.transpose(1, 2)
+
+    def rates(self) -> Tensor:
+        """A [E, S], negative."""
+        return -torch.exp(self.A_log.float())
+
+
+class Mamba(nn.Module):
+    """A Mamba mixer.
+
+    Args:
+        kind: "v2" has a full second direction that scans from the end; "v1" scans the same convolved sequence from the
+            end, with decay rates of its own and all else shared; "none" scans forward only.
+        divide: halve the sum of the directions of "v2", as the published SSAMBA weights need.
+    """
+
+    def __init__(
+        self, width: int, *, expand: int = 2, states: int = 16, taps: int = 4, kind: Kind = "v2", divide: bool = True
+    ) -> None:
+        super().__init__()
+        self.kind, self.divide, self.channels = kind, divide, expand * width
+        rank = math.ceil(width / 16)
+        self.in_proj = nn.Linear(width, 2 * self.channels, bias=False)
+        self.forward_direction = Direction(self.channels, states, taps, rank)
+        if kind == "v2":
+            self.backward_direction = Direction(self.channels, states, taps, rank)
+        elif kind == "v1":
+            self.backward_A_log = nn.Parameter(self.forward_direction.A_log.detach().clone())
+        self.out_proj = nn.Linear(self.channels, width, bias=False)
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """x [B, L, D], lengths [B] valid tokens (all, if None): [B, L, D], zero beyond the lengths.
+
+        The backward direction starts at a row's last valid token, so a padded row equals the clip alone.
+        """
+        inner, z = (half.transpose(1, 2) for half in self.in_proj(x).chunk(2, dim=-1))
+        ahead = self.forward_direction
+        selected = ahead.selected(inner, lengths, reverse=False)
+        y = _scan(ahead, selected, ahead.rates(), z, lengths, reverse=False)
+        if self.kind == "v2":
+            back = self.backward_direction
+            selected = back.selected(inner, lengths, reverse=True)
+            y = y + _scan(back, selected, back.rates(), z, lengths, reverse=True)
+            if self.divide:
+                y = y / 2
+        elif self.kind == "v1":
+            y = y + _scan(ahead, selected, -torch.exp(self.backward_A_log.float()), z, lengths, reverse=True)
+        mixed: Tensor = self.out_proj(y.transpose(1, 2))
+        return mixed
+
+    def step(self, x: Tensor, state: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """Some more tokens x [B, l, D] of a stream, and what is remembered of those before: the last W - 1 inputs of
+        the convolution [B, E, W - 1] and the scan's state [B, E, S]. Only for `kind="none"`, which sees nothing ahead.
+
+        Returns:
+            The output [B, l, D] and the new state. Pieces of any length give what the whole would.
+        """
+        if self.kind != "none":
+            raise ValueError(f"a mixer of kind '{self.kind}' looks ahead and cannot stream; use kind='none'.")
+        ahead = self.forward_direction
+        inner, z = (half.transpose(1, 2) for half in self.in_proj(x).chunk(2, dim=-1))
+        kept = ahead.conv.weight.shape[-1] - 1
+        if state is None:
+            zeros = inner.new_zeros(len(x), self.channels, kept)
+            state = zeros, x.new_zeros(len(x), self.channels, ahead.states, dtype=torch.float32)
+        joined = torch.cat([state[0], inner], dim=2)
+        u, delta, b, c = (part[..., kept:] for part in ahead.selected(joined, None, reverse=False))
+        y, last = selective_scan(
+            *(u, delta, ahead.rates(), b, c, ahead.D, z, ahead.dt_proj.bias, True, True), initial_state=state[1]
+        )
+        return self.out_proj(y.transpose(1, 2)), (joined[..., joined.shape[2] - kept :], last)
+
+
+def _scan(
+    direction: Direction,
+    selected: tuple[Tensor, Tensor, Tensor, Tensor],
+    rates: Tensor,
+    z: Tensor,
+    lengths: Tensor | None,
+    reverse: bool,
+) -> Tensor:
+    u, delta, b, c = selected
+    d, bias = direction.D, direction.dt_proj.bias
+    y = selective_scan(u, delta, rates, b, c, d, z, bias, delta_softplus=True, lengths=lengths, reverse=reverse)
+    assert isinstance(y, Tensor)
+    return y
