@@ -11,7 +11,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -82,6 +82,7 @@ class Manifest:
         source: what was read, in words for the user.
         skipped: `(absolute path, reason)` of the files that were left out because they cannot be read.
         roots: the folder of every source; a path enters the hash relative to the one that holds it.
+        notes: what its reader has to say, a sentence each; neither saved nor in the hash.
 
     Raises:
         DataError: two items share an id.
@@ -92,6 +93,7 @@ class Manifest:
     source: str = ""
     skipped: tuple[tuple[str, str], ...] = ()
     roots: tuple[Path, ...] = ()
+    notes: tuple[str, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
         # Sorted here, not by each reader: equal hashes promise equal order, on which resuming a run relies.

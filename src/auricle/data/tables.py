@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,7 +45,7 @@ def read_table(path: Path) -> Table:
     Raises:
         DataError: not text, no header, a column name that occurs twice, or a line with more cells than the header.
     """
-    text = _text(path)
+    text = read_text(path)
     header_line = text.lstrip().split("\n", 1)[0]
     if not header_line.strip():
         raise DataError(f"{path}: the file is empty; expected a header line that names the columns, then rows.")
@@ -78,7 +79,12 @@ def _row(path: Path, header: list[str], line: int, cells: list[str]) -> Row:
     return Row(line, {name: cell.strip() for name, cell in raw.items()}, raw)
 
 
-def _text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """A text file: UTF-8 with or without byte order mark, or UTF-16 with one.
+
+    Raises:
+        DataError: it cannot be read, or is not such text.
+    """
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -92,6 +98,26 @@ def _text(path: Path) -> str:
         return data.decode("utf-16" if wide else "utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 text (byte {error.start}); save the table as UTF-8.") from None
+
+
+def text_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """The lines of a text file that hold more than blanks, with their numbers from 1; any line ends.
+
+    Raises:
+        DataError: as `read_text` does.
+    """
+    for number, line in enumerate(re.split(r"\r\n|\n|\r", read_text(path)), start=1):
+        if line.strip():
+            yield number, line
+
+
+def first_line(path: Path) -> str:
+    """The first line of a file that may be anything, or an empty string: a look, for `detect`."""
+    try:
+        with path.open("rb") as file:
+            return re.split(r"\r\n|\n|\r", file.read(4096).decode("utf-8-sig", "replace"))[0]
+    except OSError:
+        return ""
 
 
 def _delimiter(path: Path, header: str) -> str:

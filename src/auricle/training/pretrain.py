@@ -32,6 +32,8 @@ STATISTICS = {"norm_mean", "norm_std"}
 # Clips from which input statistics are measured, and which the collapse monitor embeds.
 STATISTICS_CLIPS = 400
 MONITOR_CLIPS = 64
+# Corpora of which thousands of files are missing are common.
+SHOWN_SKIPPED = 20
 # An effective rank below this says that one direction holds nearly everything; of a few clips it says nothing.
 COLLAPSED_RANK = 2.0
 ENOUGH_FOR_RANK = 8
@@ -307,9 +309,13 @@ def pick_device() -> torch.device:
 
 
 def report_skipped(manifest: Manifest, console: Console) -> None:
-    """Name the files that are left out from the start because they cannot be read."""
-    for path, reason in manifest.skipped:
+    """Name files that are left out from the start because they are missing or cannot be read."""
+    for path, reason in manifest.skipped[:SHOWN_SKIPPED]:
         console.warn(f"{path}: {reason}; it is left out")
+    if len(manifest.skipped) > SHOWN_SKIPPED:
+        console.warn(
+            f"{len(manifest.skipped) - SHOWN_SKIPPED} more files are left out; data.json of the run lists them all"
+        )
 
 
 def report_bad_files(progress: Progress, console: Console) -> None:

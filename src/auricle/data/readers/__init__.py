@@ -1,0 +1,138 @@
+"""Readers of what people have: one module per layout, each with `detect(path)` and `read(path)`.
+
+A reader is chosen by what lies in a folder or stands at the beginning of a file. The surest claim wins: the user's own
+manifest before files that only one layout has, before the names of folders, before any folder or table. Where two
+claims are equally sure, nothing is guessed: the reader must be named.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import NoReturn, Protocol, cast
+
+from auricle.data.items import Manifest
+from auricle.data.readers.shared import Match, relative_id
+from auricle.errors import ConfigError, DataError, did_you_mean
+
+# Names, as `--format` takes them, and modules. Published corpora are read without the files that are missing;
+# what a list of one's own names must be there.
+CORPORA = {
+    "esc50": "esc50",
+    "speech-commands": "speech_commands",
+    "fsd50k": "fsd50k",
+    "audioset": "audioset",
+    "hear": "hear",
+    "desed": "desed",
+    "iemocap": "iemocap",
+    "voxceleb": "voxceleb",
+}
+LISTS = {
+    "manifest": "manifest",
+    "csv": "table",
+    "ssast": "ssast",
+    "kaldi": "kaldi",
+    "nemo": "nemo",
+    "fairseq": "fairseq",
+    "audiofolder": "audiofolder",
+    "folder": "folder",
+}
+READERS = {**CORPORA, **LISTS}
+SHOWN = 5
+
+
+class Reader(Protocol):
+    """What a module of this package offers."""
+
+    def detect(self, path: Path) -> Match | None:
+        """Whether this is the layout, by a glance; None if not."""
+
+    def read(self, path: Path) -> Manifest:
+        """Read it; raises DataError."""
+
+
+def get_reader(name: str) -> Reader:
+    """The reader of that name.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if name not in READERS:
+        raise ConfigError(f"no format '{name}'{did_you_mean(name, READERS)}; the formats are {', '.join(READERS)}.")
+    return cast(Reader, import_module(f"{__name__}.{READERS[name]}"))
+
+
+def detect(path: Path) -> tuple[str, Match]:
+    """The name of the reader with the surest claim on a path, and the claim.
+
+    Raises:
+        DataError: two claims are equally sure.
+    """
+    claims = [(name, match) for name in READERS if (match := get_reader(name).detect(path)) is not None]
+    best = max((match.confidence for _, match in claims), default=0)
+    chosen = [(name, match) for name, match in claims if match.confidence == best]
+    if not chosen:
+        raise DataError(f"{path}: no format is known for it; give a folder, a CSV or TSV file, or a manifest.")
+    if len(chosen) > 1:
+        claimed = "; ".join(f"{name} ({match.why})" for name, match in chosen)
+        raise DataError(f"{path}: it may be read in several ways: {claimed}; choose one with --format.")
+    return chosen[0]
+
+
+def read(path: Path, format: str = "", exclude: frozenset[str] = frozenset(), keep_going: bool = False) -> Manifest:
+    """Read a data source by the reader called `format`, or else the one that `detect` finds.
+
+    The manifest's note says which reader it was and why, what it found, and what is missing of a known corpus.
+
+    Args:
+        exclude: absolute paths of files to leave out.
+        keep_going: go on without the missing files of any list.
+
+    Raises:
+        DataError: files are missing from a list, or nothing is left.
+    """
+    if format:
+        name, why = format, "as asked"
+    else:
+        name, match = detect(path)
+        why = match.why
+    manifest = get_reader(name).read(path)
+    if exclude:
+        items = tuple(i for i in manifest if exclude.isdisjoint(ref.path for ref in i.streams.values()))
+        skipped = tuple(entry for entry in manifest.skipped if entry[0] not in exclude)
+        manifest = dataclasses.replace(manifest, items=items, skipped=skipped)
+    missing = [file for file, reason in manifest.skipped if reason == "missing"]
+    if missing and not keep_going and (name in LISTS or not manifest.items) and name != "folder":
+        _raise_missing(manifest, missing)
+    if not manifest.items:
+        _raise_empty(manifest)
+    return dataclasses.replace(manifest, notes=(_note(name, why, manifest, len(missing)),))
+
+
+def _note(name: str, why: str, manifest: Manifest, missing: int) -> str:
+    unreadable = len(manifest.skipped) - missing
+    lost = "".join(f", {count:,} {what}" for count, what in ((missing, "missing"), (unreadable, "unreadable")) if count)
+    return "; ".join((f"{manifest.source}: read as {name} ({why}): {len(manifest):,} items{lost}", *manifest.notes))
+
+
+def _raise_missing(manifest: Manifest, missing: Sequence[str]) -> NoReturn:
+    root, total = manifest.root, len(manifest) + len(manifest.skipped)
+    shown = ", ".join(relative_id(file, root) for file in missing[:SHOWN])
+    more = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
+    raise DataError(
+        f"{manifest.source}: {len(missing)} of the {total} listed files are missing: {shown}{more}; "
+        f"relative paths start at {root}."
+    )
+
+
+def _raise_empty(manifest: Manifest) -> NoReturn:
+    if not manifest.skipped:
+        raise DataError(f"{manifest.source}: nothing is left of it: it lists no sound files, or all are excluded.")
+    path, reason = manifest.skipped[0]
+    advice = "; pip install 'auricle[video]' to read m4a, aac and video" if reason == "unsupported" else ""
+    count = len(manifest.skipped)
+    raise DataError(
+        f"{manifest.source}: none of the {count} sound files can be read (first: {path}: {reason}{advice})."
+    )
