@@ -18,6 +18,7 @@ from auricle.evaluation import pages
 from auricle.evaluation.evaluate import evaluate as _evaluate
 from auricle.evaluation.probe import probe as _probe
 from auricle.evaluation.results import Result
+from auricle.files import Spool
 from auricle.inference.model import Model, Prediction
 from auricle.inference.model import load as load
 from auricle.methods import get_method, get_preset, method_names, preset_names
@@ -124,14 +125,75 @@ def finetune(
     return run
 
 
-def probe(model: str | Path, data: Paths, **options: Any) -> Result:
-    """Read out a frozen model with a simple head; options as in `auricle.evaluation.probe.probe`."""
-    return _probe(model, _list(data), **options)
+def probe(
+    model: str | Path,
+    data: Paths,
+    *,
+    head: str = "ridge",
+    label: str = "label",
+    split_column: str | None = None,
+    group_column: str | None = None,
+    random_weights: int | None = None,
+    baselines: Sequence[str] = (),
+    seed: int = 0,
+    command: str = "",
+) -> Result:
+    """Read out a frozen model with a simple head; metrics, intervals and predictions are in the result.
+
+    Args:
+        model: checkpoint or run directory; a preset's name with `random_weights`.
+        head: "ridge" or "linear" (logistic regression).
+        split_column, group_column: how train and test are told apart; the column "split", if there is one.
+        random_weights: seed of fresh weights in place of the model's own.
+        baselines: "mfcc", "logmel" and "random" are compared on the same clips.
+        seed: of the folds, where the data has no split.
+        command: what the result records as having made it.
+    """
+    return _probe(
+        model,
+        _list(data),
+        head=head,
+        label=label,
+        split_column=split_column,
+        group_column=group_column,
+        random_weights=random_weights,
+        baselines=baselines,
+        seed=seed,
+        command=command,
+    )
 
 
-def evaluate(run: str | Path, data: Paths, **options: Any) -> Result:
-    """Evaluate a fine-tuned classifier or tagger; options as in `auricle.evaluation.evaluate.evaluate`."""
-    return _evaluate(run, _list(data), **options)
+def evaluate(
+    run: str | Path,
+    data: Paths,
+    *,
+    ensemble: Sequence[str | Path] = (),
+    split: str = "test",
+    label: str = "",
+    split_column: str | None = None,
+    group_column: str | None = None,
+    command: str = "",
+) -> Result:
+    """Evaluate a fine-tuned classifier or tagger; metrics, intervals and predictions are in the result.
+
+    Args:
+        run: run or checkpoint directory of a fine-tuning.
+        ensemble: more runs, whose probabilities are averaged with those of the first.
+        split: "train", "val", "test" or "all".
+        label: column with the labels; the one it was trained on, if empty.
+        split_column, group_column: how the part is chosen; as the run did, if left out.
+        command: what the result records as having made it.
+    """
+    return _evaluate(
+        run,
+        _list(data),
+        ensemble=ensemble,
+        split=split,
+        label=label,
+        split_column=split_column,
+        group_column=group_column,
+        command=command,
+    )
 
 
 def check(
@@ -182,39 +244,41 @@ def embed(
 
     Returns:
         Arrays by name, and what could not be read. `paths` [N], `embeddings` [N, D], `model`; with `frames`, also
-        `frames` [sum t, D'], `times` [sum t] in seconds and `offsets` [N + 1], where each file's frames begin.
+        `frames` [sum t, D'], `times` [sum t] in seconds and `offsets` [N + 1], where each file's frames begin. Frames
+        and times are kept in temporary files, not in memory.
 
     Raises:
         DataError: nothing could be embedded.
     """
     loaded = model if isinstance(model, Model) else load(model)
-    paths, errors, clips, steps, times = [], [], [], [], []
-    for path in expand(_list(sounds)):
-        try:
-            if frames:
-                embedding = loaded.embed(path)
-                clips.append(embedding.clip)
-                steps.append(embedding.frames)
-                times.append(embedding.times)
-            else:
-                clips.append(loaded.embed_clip(path))
-            paths.append(str(path))
-        except AudioError as error:
-            errors.append(error)
-    if not clips:
-        raise (
-            errors[0]
-            if len(errors) == 1
-            else DataError(f"none of {len(errors)} files can be read; the first: {errors[0]}.")
-        )
-    arrays: dict[str, NDArray[Any]] = {
-        "paths": np.array(paths),
-        "embeddings": np.stack(clips),
-        "model": np.array(loaded.hash),
-    }
-    if frames:
-        arrays["frames"], arrays["times"] = np.concatenate(steps), np.concatenate(times)
-        arrays["offsets"] = np.cumsum([0, *map(len, steps)])
+    paths, errors, clips, counts = [], [], [], [0]
+    with Spool() as steps, Spool() as times:
+        for path in expand(_list(sounds)):
+            try:
+                if frames:
+                    embedding = loaded.embed(path)
+                    clips.append(embedding.clip)
+                    steps.append(embedding.frames)
+                    times.append(embedding.times)
+                    counts.append(len(embedding.times))
+                else:
+                    clips.append(loaded.embed_clip(path))
+                paths.append(str(path))
+            except AudioError as error:
+                errors.append(error)
+        if not clips:
+            raise (
+                errors[0]
+                if len(errors) == 1
+                else DataError(f"none of {len(errors)} files can be read; the first: {errors[0]}.")
+            )
+        arrays: dict[str, NDArray[Any]] = {
+            "paths": np.array(paths),
+            "embeddings": np.stack(clips),
+            "model": np.array(loaded.hash),
+        }
+        if frames:
+            arrays |= {"frames": steps.array(), "times": times.array(), "offsets": np.cumsum(counts)}
     return arrays, errors
 
 

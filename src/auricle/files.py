@@ -1,4 +1,4 @@
-"""Files that are either complete or not there."""
+"""Files that are either complete or not there, and arrays too large for memory."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 @contextmanager
@@ -37,3 +41,37 @@ def write_text(path: Path, text: str) -> None:
     """Replace a text file (UTF-8) in one step: a reader, or a kill, finds the old or the new one."""
     with atomic_path(path) as partial:
         partial.write_text(text, encoding="utf-8")
+
+
+class Spool:
+    """Collects arrays [n, ...] of one type and width in a temporary file; a context manager.
+
+    The file has no name, and is gone when neither the spool nor the array that it gave is in use.
+    """
+
+    def __init__(self) -> None:
+        # Imported here so that `auricle --help` does not wait for it.
+        import tempfile
+
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - closed by __exit__
+        self._like: NDArray[Any] | None = None
+        self._rows = 0
+
+    def __enter__(self) -> Spool:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._file.close()
+
+    def append(self, rows: NDArray[Any]) -> None:
+        self._file.write(rows.tobytes())
+        self._like, self._rows = rows[:0], self._rows + len(rows)
+
+    def array(self) -> NDArray[Any]:
+        """All rows, one below the other, read from the file as they are used; it outlives the spool."""
+        import numpy as np
+
+        if self._like is None:
+            raise ValueError("nothing was appended")
+        self._file.flush()
+        return np.memmap(self._file, self._like.dtype, "r", shape=(self._rows, *self._like.shape[1:]))

@@ -112,9 +112,9 @@ def test_files_that_are_no_sound(data: bytes, file: Path) -> None:
 
 
 @pytest.mark.parametrize("data", [MP4, AAC, WMA], ids=["m4a", "aac", "wma"])
-def test_formats_that_need_the_video_extra_say_so(data: bytes, file: Path) -> None:
+def test_formats_that_cannot_be_decoded_say_what_to_do(data: bytes, file: Path) -> None:
     write(file, data)
-    with pytest.raises(AudioError, match="`video`") as caught:
+    with pytest.raises(AudioError, match="libsndfile does not decode it; convert it to FLAC or WAV") as caught:
         probe(file)
     assert caught.value.reason == "unsupported"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import json
 import shutil
@@ -13,6 +14,9 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+
+import auricle
+from auricle.methods import find_preset, get_preset
 
 Cli = Callable[..., Any]
 
@@ -80,6 +84,8 @@ def test_long_file_is_predicted_in_segments(cli: Cli, finetuned: Path, tmp_path:
     outcome = cli("predict", finetuned, tmp_path / "long.wav", "--json", tmp_path / "p.json")
     assert outcome.code == 0
     segments = json.loads((tmp_path / "p.json").read_text())["predictions"][0]["segments"]
+    # One that is the whole file says nothing that the line above it does not.
+    assert len(outcome.out.splitlines()) == 1 + (len(segments) if len(segments) > 1 else 0)
     assert segments[0]["onset"] == 0
     assert segments[-1]["offset"] == pytest.approx(12, abs=0.01)
     for before, after in itertools.pairwise(segments):
@@ -152,10 +158,20 @@ def test_dry_run_says_what_it_would_take_and_writes_nothing(cli: Cli, tones: Pat
 def test_list_and_info(cli: Cli, pretrained: Path, tones: Path) -> None:
     outcome = cli("list")
     assert outcome.code == 0
-    for preset in ("tiny-patch", "small-frame", "base-patch", "demo", "test"):
-        assert preset in outcome.out
+    names = [line.split()[0] for line in outcome.out.splitlines() if line.startswith("  ")]
+    assert set(names) >= {"ssast-tiny-patch", "ssast-small-frame", "ssast-base-patch", "ssast-demo", "ssast-test"}
+    # As they stand there, they go behind --preset and in place of a model.
+    for name in names:
+        method, preset = find_preset(name)
+        assert get_preset(method, name) is get_preset(method, preset)
     assert "sample rate" in cli("info", pretrained).out
     assert "decodes whole" in cli("info", next((tones / "audio").glob("*.flac"))).out
+
+
+def test_embed_makes_the_folder_of_its_file(cli: Cli, pretrained: Path, tones: Path, tmp_path: Path) -> None:
+    sound = next((tones / "audio").glob("*.flac"))
+    assert cli("embed", pretrained, sound, "--out", tmp_path / "new" / "deeper" / "x.npz").code == 0
+    assert (tmp_path / "new" / "deeper" / "x.npz").is_file()
 
 
 def test_synth_makes_a_labelled_data_set(cli: Cli, tmp_path: Path) -> None:
@@ -246,3 +262,9 @@ def test_damaged_checkpoint_is_refused_by_name(cli: Cli, pretrained: Path, tones
     outcome = cli("probe", copy, tones)
     assert outcome.code == 2
     assert "weights.safetensors" in outcome.err
+
+
+@pytest.mark.parametrize("function", ["probe", "evaluate", "embed", "predict", "finetune", "pretrain"])
+def test_functions_name_their_options(function: str) -> None:
+    kinds = {parameter.kind for parameter in inspect.signature(getattr(auricle, function)).parameters.values()}
+    assert not kinds & {inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL}

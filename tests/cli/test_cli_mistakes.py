@@ -130,15 +130,23 @@ def test_a_place_for_the_result_that_cannot_work_is_refused_at_once(
         assert f"expected a file for JSON, got '{place}'" in last_line(cli(verb, "x", tones, "--json", place))
 
 
-def test_embed_wants_a_file_in_a_folder_that_exists(cli: Cli, pretrained: Path, tones: Path, tmp_path: Path) -> None:
+def test_embed_wants_a_file_that_can_be_written(cli: Cli, pretrained: Path, tones: Path, tmp_path: Path) -> None:
     (tmp_path / "folder.npz").mkdir()
+    (tmp_path / "file").touch()
     for place, expected in (
         (tmp_path / "x.csv", "must be a file that ends in .npz"),
         (tmp_path / "folder.npz", "must be a file that ends in .npz"),
-        (tmp_path / "no" / "x.npz", f"the folder {tmp_path / 'no'} does not exist"),
+        (tmp_path / "file" / "x.npz", "cannot be written: a part of its path is a file"),
+        (tmp_path / "file" / "deeper" / "x.npz", "cannot be written: a part of its path is a file"),
     ):
         assert expected in last_line(cli("embed", pretrained, tones, "--out", place))
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["folder.npz"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "folder.npz"]
+
+
+def test_options_are_not_abbreviated(cli: Cli, tones: Path) -> None:
+    assert "unrecognized arguments: --quie (did you mean --quiet?)" in last_line(
+        cli("pretrain", "ssast", tones, "--out", "x", "--quie")
+    )
 
 
 def test_a_full_disk_is_one_sentence(

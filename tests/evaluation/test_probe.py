@@ -270,7 +270,7 @@ def test_the_file_of_a_probe_holds_everything_needed_to_judge_it(result: Result,
         "items": 24,
         "label": "label",
     }
-    assert written["model"].keys() >= {"source", "hash", "kind", "method", "parameters", "precision"}
+    assert written["model"].keys() >= {"source", "hash", "kind", "method", "encoder_parameters", "precision"}
     protocol = written["protocol"]
     assert (protocol["head"], protocol["tested"], protocol["classes"]) == ("ridge", 6, 3)
     assert protocol["split"] == "1 fold(s) by column 'split'"

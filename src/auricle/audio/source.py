@@ -244,7 +244,7 @@ class Source:
         if not self._kind.name:
             foreign = containers.foreign(self._file)
             if foreign:
-                how = "it needs PyAV (the extra `video`), which this reader does not use yet; convert it to FLAC or WAV"
+                how = "libsndfile does not decode it; convert it to FLAC or WAV"
                 raise AudioError(self.name, "unsupported", f"this is {foreign}; {how}")
             what = "the file is empty" if not self._stat.st_size else "its first bytes belong to no known sound format"
             raise AudioError(self.name, "not audio", what)

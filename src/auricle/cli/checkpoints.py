@@ -88,7 +88,8 @@ def run_list(args: argparse.Namespace) -> int:
         method = get_method(name)
         print(f"{name}: {', '.join(sorted(method.CAPABILITIES))}")
         for preset, value in method.PRESETS.items():
-            print(f"  {preset:14} {parameters(method, value.model) / 1e6:6.1f} M parameters  {value.note}")
+            size = parameters(method, value.model) / 1e6
+            print(f"  {f'{name}-{preset}':20} {size:6.1f} M parameters in the encoder  {value.note}")
     return 0
 
 

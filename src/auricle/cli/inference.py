@@ -40,8 +40,10 @@ def run_embed(args: argparse.Namespace) -> int:
     out = Path(args.out)
     if out.suffix != ".npz" or out.is_dir():
         raise ConfigError(f"--out {out} must be a file that ends in .npz.")
-    if not out.absolute().parent.is_dir():
-        raise ConfigError(f"--out {out}: the folder {out.absolute().parent} does not exist.")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise ConfigError(f"--out {out} cannot be written: a part of its path is a file.") from None
     arrays, errors = api.embed(args.model, args.paths, frames=args.frames)
     with atomic_path(out) as partial:
         np.savez_compressed(partial, **arrays)  # type: ignore[arg-type]
@@ -65,7 +67,8 @@ def run_predict(args: argparse.Namespace) -> int:
         print(f"{path}: {found or f'nothing reaches {percent(args.threshold)}'}")
         for name in sorted(outcome.scores, key=lambda name: -outcome.scores[name])[: args.top]:
             print(f"  {percent(outcome.scores[name]):>8}  {name}")
-        for s in outcome.segments:
+        whole = len(outcome.segments) == 1 and outcome.segments[0].covers(outcome.duration)
+        for s in () if whole else outcome.segments:
             print(f"  {s.onset:9.2f} - {s.offset:9.2f} s  {s.label} ({percent(s.score)})")
         segments = [dict(vars(s)) for s in outcome.segments]
         rows.append({"path": path, **vars(outcome), "segments": segments})

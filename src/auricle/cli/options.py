@@ -8,14 +8,18 @@ import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
     Verbs = argparse._SubParsersAction[argparse.ArgumentParser]
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse with the nearest valid option in its complaint about an unknown one."""
+    """argparse that takes no abbreviations, and names the nearest valid option when one is unknown."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        # An abbreviation that a script uses would break when an option with the same beginning is added.
+        super().__init__(*args, **{"allow_abbrev": False, **options})
 
     def error(self, message: str) -> NoReturn:
         words = message.removeprefix("unrecognized arguments: ").split() if "unrecognized" in message else []

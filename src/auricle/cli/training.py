@@ -22,7 +22,7 @@ def add(verbs: Verbs) -> None:
     p.add_argument("--init", metavar="CKPT", help="continue from these weights")
 
     p = verb(verbs, "finetune", run_finetune, "adapt a checkpoint to labelled audio")
-    p.add_argument("model", help="checkpoint or run directory")
+    p.add_argument("model", help="checkpoint or run directory; a preset name with --random-weights")
     p.add_argument("data", nargs="+", help="labelled data: a folder with manifest.csv, a CSV, or a folder per class")
     training_options(p)
     label_options(p)

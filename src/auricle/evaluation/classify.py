@@ -59,7 +59,12 @@ class Predictions:
 
 
 def mean_metrics(runs: Sequence[Predictions]) -> dict[str, Quantity]:
-    """The metrics of one or several runs on the same items, averaged over the runs, with intervals over the items."""
+    """The metrics of one or several runs on the same items, averaged over the runs, with intervals over the items.
+
+    `uar` and `macro_f1` are plain means over the classes that occur in the truth. A class that is only predicted is not
+    among them, but each such prediction is a miss of its true class. A bootstrap resample that misses a class takes the
+    mean over the classes that it has. `auricle.metrics.f1_score` instead counts a class without items as 0.
+    """
     indices = [run.indices() for run in runs]
     items, classes = len(runs[0].truth), [len(run.classes) for run in runs]
 

@@ -32,7 +32,7 @@ def pretraining_page(run: Path, items: Sequence[Item]) -> Path:
     report.facts(
         {
             "preset": config["preset"],
-            "parameters": f"{sum(p.numel() for p in model.encoder.parameters()):,}",
+            "parameters of the encoder": f"{sum(p.numel() for p in model.encoder.parameters()):,}",
             "steps": last.get("step", 0),
             "clips": data["items"],
             "hours of audio": data["hours"],

@@ -139,6 +139,6 @@ def describe(model: Model) -> dict[str, Any]:
         "hash": model.hash,
         "kind": model.config["kind"],
         "method": model.config["method"],
-        "parameters": sum(p.numel() for p in model.encoder.parameters()),
+        "encoder_parameters": sum(p.numel() for p in model.encoder.parameters()),
         "precision": model.precision,
     }

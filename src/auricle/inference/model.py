@@ -55,6 +55,10 @@ class Segment:
     label: str
     score: float
 
+    def covers(self, duration: float) -> bool:
+        """Whether it is all of a sound of `duration` seconds."""
+        return self.onset == 0 and self.offset >= duration
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -283,10 +287,10 @@ def random_model(source: str | Path, seed: int, precision: str = "auto") -> Mode
         settings = from_dict(method.CONFIG, checkpoint.config["model"], str(checkpoint.path))
         name = checkpoint.config["method"]
     else:
-        name, preset = find_preset(str(source))
+        name, _ = find_preset(str(source))
         if not name:
             raise CheckpointError(no_such_model(str(source)))
-        method, settings = get_method(name), get_preset(name, preset).model
+        method, settings = get_method(name), get_preset(name, str(source)).model
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(torch_seed(seed, "init"))
         encoder = method.build_encoder(settings)

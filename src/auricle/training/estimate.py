@@ -38,6 +38,9 @@ def finetuning(plan: finetune.FinetunePlan, max_minutes: float = 0.0) -> str:
 def _estimate(module: nn.Module, loader: Loader, config: TrainConfig, seed: int, max_minutes: float) -> str:
     device = pretrain.pick_device()
     count = sum(p.numel() for p in module.parameters())
+    encoder: Any = module.encoder
+    inside = sum(p.numel() for p in encoder.parameters())
+    parts = f"{inside:,} in the encoder, {count - inside:,} in heads"
     with tempfile.TemporaryDirectory() as folder:
         job = Job(module.to(device), loader, config, Path(folder), seed, {}, device=device)
         seconds = seconds_per_step(job)
@@ -46,7 +49,7 @@ def _estimate(module: nn.Module, loader: Loader, config: TrainConfig, seed: int,
         steps = max(1, int(max_minutes * 60 * PLANNED_SHARE / seconds))
     return "\n".join(
         [
-            f"parameters  {count:,}",
+            f"parameters  {count:,} ({parts})",
             f"weights     {count * 4 / 2**20:.0f} MB, with gradients and optimizer {count * 16 / 2**20:.0f} MB",
             f"memory      {peak_mb():.0f} MB at most so far in this process, batch of {config.batch_size}",
             f"data        {len(loader.dataset.items)} clips, {loader.steps_per_epoch} steps per epoch",

@@ -105,7 +105,7 @@ def plan(
         method_name, preset = find_preset(str(model))
         if not method_name:
             raise CheckpointError(ckpt.no_such_model(str(model)))
-        chosen = get_preset(method_name, preset)
+        chosen = get_preset(method_name, str(model))
         base = chosen.model
     else:
         method_name, preset = checkpoint.config["method"], checkpoint.config.get("preset") or ""
