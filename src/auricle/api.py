@@ -15,9 +15,8 @@ from auricle.data.check import check as _check
 from auricle.data.formats import read_data
 from auricle.errors import AudioError, DataError
 from auricle.evaluation import pages
-from auricle.evaluation.evaluate import evaluate as _evaluate
-from auricle.evaluation.probe import probe as _probe
-from auricle.evaluation.results import Result
+from auricle.evaluation.evaluate import evaluate as evaluate
+from auricle.evaluation.probe import probe as probe
 from auricle.files import Spool
 from auricle.inference.model import Model, Prediction
 from auricle.inference.model import load as load
@@ -123,77 +122,6 @@ def finetune(
     )
     pages.finetuning_page(run)
     return run
-
-
-def probe(
-    model: str | Path,
-    data: Paths,
-    *,
-    head: str = "ridge",
-    label: str = "label",
-    split_column: str | None = None,
-    group_column: str | None = None,
-    random_weights: int | None = None,
-    baselines: Sequence[str] = (),
-    seed: int = 0,
-    command: str = "",
-) -> Result:
-    """Read out a frozen model with a simple head; metrics, intervals and predictions are in the result.
-
-    Args:
-        model: checkpoint or run directory; a preset's name with `random_weights`.
-        head: "ridge" or "linear" (logistic regression).
-        split_column, group_column: how train and test are told apart; the column "split", if there is one.
-        random_weights: seed of fresh weights in place of the model's own.
-        baselines: "mfcc", "logmel" and "random" are compared on the same clips.
-        seed: of the folds, where the data has no split.
-        command: what the result records as having made it.
-    """
-    return _probe(
-        model,
-        _list(data),
-        head=head,
-        label=label,
-        split_column=split_column,
-        group_column=group_column,
-        random_weights=random_weights,
-        baselines=baselines,
-        seed=seed,
-        command=command,
-    )
-
-
-def evaluate(
-    run: str | Path,
-    data: Paths,
-    *,
-    ensemble: Sequence[str | Path] = (),
-    split: str = "test",
-    label: str = "",
-    split_column: str | None = None,
-    group_column: str | None = None,
-    command: str = "",
-) -> Result:
-    """Evaluate a fine-tuned classifier or tagger; metrics, intervals and predictions are in the result.
-
-    Args:
-        run: run or checkpoint directory of a fine-tuning.
-        ensemble: more runs, whose probabilities are averaged with those of the first.
-        split: "train", "val", "test" or "all".
-        label: column with the labels; the one it was trained on, if empty.
-        split_column, group_column: how the part is chosen; as the run did, if left out.
-        command: what the result records as having made it.
-    """
-    return _evaluate(
-        run,
-        _list(data),
-        ensemble=ensemble,
-        split=split,
-        label=label,
-        split_column=split_column,
-        group_column=group_column,
-        command=command,
-    )
 
 
 def check(

@@ -41,7 +41,7 @@ class Part:
 
 def evaluate(
     run: str | Path,
-    data: Sequence[str | Path],
+    data: str | Path | Sequence[str | Path],
     *,
     ensemble: Sequence[str | Path] = (),
     split: str = "test",
@@ -65,7 +65,7 @@ def evaluate(
     """
     models = [load_classifier(name) for name in (run, *ensemble)]
     model = models[0]
-    manifest = read_data([Path(p) for p in data])
+    manifest = read_data(data)
     manifest.require_all("an evaluation")
     column = label or model.config.get("label", "label")
     labels = read_labels(manifest, column, model.task)

@@ -25,7 +25,7 @@ RANDOM_SEEDS = tuple(range(SEEDS))
 
 def probe(
     model: str | Path,
-    data: Sequence[str | Path],
+    data: str | Path | Sequence[str | Path],
     *,
     head: str = "ridge",
     layers: str | int = "last",

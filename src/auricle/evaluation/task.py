@@ -25,7 +25,7 @@ class Task:
     @classmethod
     def read(
         cls,
-        data: Sequence[str | Path],
+        data: str | Path | Sequence[str | Path],
         *,
         label: str = "label",
         split_column: str | None = None,
@@ -37,7 +37,7 @@ class Task:
         Raises:
             DataError: no such column, or fewer than two classes.
         """
-        manifest = read_data([Path(p) for p in data])
+        manifest = read_data(data)
         manifest.require_all("a probe")
         labels = manifest.labels_of(label)
         if len(set(labels)) < 2:
