@@ -23,6 +23,7 @@ from auricle.inference.model import load as load
 from auricle.methods import get_method, get_preset, method_names, preset_names
 from auricle.training import finetune as _finetune
 from auricle.training import pretrain as _pretrain
+from auricle.training.distributed import processes
 
 Paths = str | Path | Sequence[str | Path]
 
@@ -49,6 +50,8 @@ def pretrain(
 ) -> Path:
     """Pretrain on unlabelled audio, or resume the run in `out`; returns the run directory.
 
+    Under torchrun, its processes share each batch; the first one writes.
+
     Args:
         method: "ssast".
         data: folders, manifests or both.
@@ -58,7 +61,10 @@ def pretrain(
         steps, max_minutes: the budget, instead of the preset's.
     """
     started = time.monotonic()
-    plan = _pretrain.plan(method, _list(data), preset=preset, settings=settings, init=init, steps=steps, seed=seed)
+    group = processes()
+    plan = group.together(
+        lambda: _pretrain.plan(method, _list(data), preset=preset, settings=settings, init=init, steps=steps, seed=seed)
+    )
     run = _pretrain.pretrain(
         plan,
         out,
@@ -68,7 +74,8 @@ def pretrain(
         quiet=quiet,
         started=started,
     )
-    pages.pretraining_page(run, plan.val_items or plan.train_items)
+    if group.first:
+        pages.pretraining_page(run, plan.val_items or plan.train_items)
     return run
 
 
@@ -98,18 +105,21 @@ def finetune(
     `random_weights` trains the same network from scratch, from that seed.
     """
     started = time.monotonic()
-    plan = _finetune.plan(
-        model,
-        _list(data),
-        label=label,
-        task=task,
-        settings=settings,
-        split_column=split_column,
-        group_column=group_column,
-        held_out=held_out,
-        random_weights=random_weights,
-        steps=steps,
-        seed=seed,
+    group = processes()
+    plan = group.together(
+        lambda: _finetune.plan(
+            model,
+            _list(data),
+            label=label,
+            task=task,
+            settings=settings,
+            split_column=split_column,
+            group_column=group_column,
+            held_out=held_out,
+            random_weights=random_weights,
+            steps=steps,
+            seed=seed,
+        )
     )
     run = _finetune.finetune(
         plan,
@@ -120,7 +130,8 @@ def finetune(
         quiet=quiet,
         started=started,
     )
-    pages.finetuning_page(run)
+    if group.first:
+        pages.finetuning_page(run)
     return run
 
 

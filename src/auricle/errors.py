@@ -19,9 +19,13 @@ from collections.abc import Iterable
 
 
 class AuricleError(Exception):
-    """Base of all errors below; `exit_code` is what the command line returns."""
+    """Base of all errors below; `exit_code` is what the command line returns.
+
+    `told_elsewhere` is set where all processes of a run raise the same error and another one tells it.
+    """
 
     exit_code = 1
+    told_elsewhere = False
 
 
 class UserError(AuricleError):
@@ -67,6 +71,10 @@ class Interrupted(AuricleError):
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+    def __reduce__(self) -> tuple[type[Interrupted], tuple[str, int]]:
+        # The default pickles only the message; processes of a run send these to each other.
+        return type(self), (str(self), self.exit_code)
 
 
 def did_you_mean(word: str, candidates: Iterable[str]) -> str:

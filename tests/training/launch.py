@@ -11,8 +11,10 @@ import multiprocessing
 import os
 import random
 import signal
+import socket
 import sys
 import time
+from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -22,7 +24,10 @@ CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["auricle.api", "auricle.cli", "torch._dynamo", "jsonargparse", "launch"])
 
 
-def _run(arguments: list[str], log: str, group: bool) -> None:
+def _run(
+    arguments: list[str], log: str, group: bool, variables: dict[str, str], prepare: Callable[[], None] | None
+) -> None:
+    os.environ.update(variables)
     if group:
         os.setpgid(0, 0)
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -33,18 +38,30 @@ def _run(arguments: list[str], log: str, group: bool) -> None:
 
     # Drawn after the last step, for longer than these runs train.
     pages.pretraining_page = pages.finetuning_page = lambda *arguments: None  # type: ignore[assignment]
+    if prepare is not None:
+        prepare()
     sys.exit(main(arguments))
 
 
 class Command:
     """`auricle ARGS...` in a process of its own; what it prints goes to the end of `log`.
 
-    With `group`, signals go to the processes that it starts as well, as they do from a terminal.
+    With `group`, signals go to the processes that it starts as well, as they do from a terminal. `variables` are set in
+    its environment, and `prepare` is called before the command is.
     """
 
-    def __init__(self, log: Path, *arguments: object, group: bool = False) -> None:
+    def __init__(
+        self,
+        log: Path,
+        *arguments: object,
+        group: bool = False,
+        variables: dict[str, str] | None = None,
+        prepare: Callable[[], None] | None = None,
+    ) -> None:
         self.log, self.group = log, group
-        self.process: BaseProcess = CONTEXT.Process(target=_run, args=([str(a) for a in arguments], str(log), group))
+        self.process: BaseProcess = CONTEXT.Process(
+            target=_run, args=([str(a) for a in arguments], str(log), group, variables or {}, prepare)
+        )
         self.process.start()
 
     def wait(self, timeout: float = 100.0) -> int:
@@ -70,6 +87,34 @@ class Command:
         assert self.process.pid is not None
         with contextlib.suppress(ProcessLookupError):
             (os.killpg if self.group else os.kill)(self.process.pid, number)
+        return self.wait()
+
+
+class Together:
+    """`auricle ARGS...` in `size` processes that train together: what torchrun starts, without torchrun's seconds."""
+
+    def __init__(self, log: Path, size: int, *arguments: object, prepare: Callable[[], None] | None = None) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        shared = {"WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        self.log = log
+        self.commands = [
+            Command(log, *arguments, variables={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}, prepare=prepare)
+            for rank in range(size)
+        ]
+
+    def wait(self) -> list[int]:
+        """The exit codes, by rank."""
+        return [command.wait() for command in self.commands]
+
+    def signal(self, number: signal.Signals, *ranks: int) -> list[int]:
+        """Send a signal to these ranks, or to all, and return the exit codes of all."""
+        for rank in ranks or range(len(self.commands)):
+            pid = self.commands[rank].process.pid
+            assert pid is not None
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
         return self.wait()
 
 

@@ -186,7 +186,7 @@ def gradients(job: Job, accumulate: int) -> tuple[dict[str, Tensor], dict[str, f
     optimizer = build_optimizer(job.module, config)
     batch = next(iter(dataclasses.replace(job).loader))
     job.loader.load_state_dict({"position": 0})
-    scalars = loop._step(job, optimizer, batch, Progress(total=10), "fp32")
+    scalars = loop._step(job, job.module, optimizer, batch, Progress(total=10), "fp32")
     return {n: p.grad.clone() for n, p in job.module.named_parameters() if p.grad is not None}, scalars
 
 
@@ -215,7 +215,7 @@ def test_accumulation_gives_the_gradients_of_the_whole_batch(
 def test_clipping_limits_the_norm_of_the_step(tones: Path, tmp_path: Path) -> None:
     job = job_of(tones, tmp_path, clip_norm=0.01)
     optimizer = build_optimizer(job.module, job.config)
-    scalars = loop._step(job, optimizer, next(iter(job.loader)), Progress(total=10), "fp32")
+    scalars = loop._step(job, job.module, optimizer, next(iter(job.loader)), Progress(total=10), "fp32")
     norm = torch.cat([p.grad.flatten() for p in job.module.parameters() if p.grad is not None]).norm()
     assert scalars["grad_norm"] > 0.1
     assert float(norm) == pytest.approx(0.01, rel=1e-3)
@@ -308,7 +308,7 @@ def test_no_global_generator_is_moved(tones: Path, pretrained: Path, tmp_path: P
     iterator = iter(job.loader)
     batch = next(iterator)
     assert global_states() == before, "a batch"
-    loop._step(job, build_optimizer(job.module, job.config), batch, Progress(total=10), "fp32")
+    loop._step(job, job.module, build_optimizer(job.module, job.config), batch, Progress(total=10), "fp32")
     assert global_states() == before, "a step"
     finetune.finetune(finetune.plan(pretrained, [tones], steps=4), tmp_path / "run", quiet=True)
     assert global_states() == before, "a fine-tuning with validation"

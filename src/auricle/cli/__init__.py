@@ -11,6 +11,7 @@ import errno
 import os
 import shlex
 import sys
+import time
 import warnings
 from collections.abc import Sequence
 
@@ -39,6 +40,9 @@ def _show_warning(message: Warning | str, *where: object, **more: object) -> Non
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code (see `auricle.errors`)."""
     args = build_parser().parse_args(argv)
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        # Torch's warnings about its own settings, one from each process; it reads this when it is imported.
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     args.command_line = shlex.join(["auricle", *(sys.argv[1:] if argv is None else argv)])
     try:
         with warnings.catch_warnings():
@@ -46,7 +50,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             code: int = args.run(args)
         sys.stdout.flush()
     except AuricleError as error:
-        print(f"error: {error}", file=sys.stderr)
+        if error.told_elsewhere:
+            # torchrun terminates the other processes as soon as one fails: the one that tells it is to be that one.
+            time.sleep(1.0)
+        else:
+            print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -59,6 +59,9 @@ def training_options(p: argparse.ArgumentParser) -> None:
     )
     budget.add_argument("--steps", type=positive_int, default=0, metavar="N", help="number of steps")
     p.add_argument("--checkpoint-every", type=positive_int, default=0, metavar="N", help="steps between checkpoints")
+    p.add_argument(
+        "--accumulate", type=positive_int, metavar="K", help="compute each process's part of a batch in K pieces"
+    )
     p.add_argument("--workers", type=count, default=0, metavar="W", help="processes that read ahead (0: none)")
     p.add_argument("--seed", type=int, default=0, metavar="S")
     p.add_argument("--dry-run", action="store_true", help="print parameters, memory, steps and time, and stop")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from auricle.cli.options import label_options, training_options, verb
@@ -40,7 +41,7 @@ def run_pretrain(args: argparse.Namespace) -> int:
     from auricle import api
     from auricle.training import estimate, pretrain
 
-    settings = parse_assignments(args.set)
+    settings = _settings(args)
     if args.dry_run:
         plan = pretrain.plan(
             args.method,
@@ -53,7 +54,7 @@ def run_pretrain(args: argparse.Namespace) -> int:
         )
         print(estimate.pretraining(plan, args.max_minutes))
         return 0
-    run = api.pretrain(
+    api.pretrain(
         args.method,
         args.data,
         args.out,
@@ -62,8 +63,7 @@ def run_pretrain(args: argparse.Namespace) -> int:
         init=args.init,
         **_budget(args),
     )
-    print(f"run: {run}\nreport: {run / 'report.html'}")
-    return 0
+    return _finish(args.out)
 
 
 def run_finetune(args: argparse.Namespace) -> int:
@@ -73,7 +73,7 @@ def run_finetune(args: argparse.Namespace) -> int:
     options: dict[str, Any] = {
         "label": args.label,
         "task": args.task,
-        "settings": parse_assignments(args.set),
+        "settings": _settings(args),
         "split_column": args.split_column,
         "group_column": args.group_column,
         "held_out": args.held_out,
@@ -83,9 +83,21 @@ def run_finetune(args: argparse.Namespace) -> int:
         plan = finetune.plan(args.model, args.data, **options, steps=args.steps, seed=args.seed)
         print(estimate.finetuning(plan, args.max_minutes))
         return 0
-    run = api.finetune(args.model, args.data, args.out, **options, **_budget(args))
-    print(f"run: {run}\nreport: {run / 'report.html'}")
+    api.finetune(args.model, args.data, args.out, **options, **_budget(args))
+    return _finish(args.out)
+
+
+def _finish(out: str) -> int:
+    from auricle.training.distributed import processes
+
+    if processes().first:
+        print(f"run: {Path(out)}\nreport: {Path(out) / 'report.html'}")
     return 0
+
+
+def _settings(args: argparse.Namespace) -> dict[str, Any]:
+    settings = parse_assignments(args.set)
+    return settings if args.accumulate is None else settings | {"accumulate": args.accumulate}
 
 
 def _budget(args: argparse.Namespace) -> dict[str, Any]:

@@ -161,7 +161,7 @@ class Loader:
     Args:
         items: the clips.
         rate: Hz of the waveforms in the batches.
-        batch_size: B.
+        batch_size: B, over all processes.
         crop_seconds: longer clips are cropped at random.
         seed: of everything that is drawn.
         targets: [items, C] float targets, or None.
@@ -170,6 +170,7 @@ class Loader:
         weights: [items], how often a clip is drawn relative to the others: as many per epoch as there are, with
             repetition. None: each once.
         workers: processes that read ahead; 0 reads in this one.
+        share: (r, n) gives only the r-th of n parts of each batch, to the r-th of n processes that train together.
         cache_mb: memory for decoded clips, per process.
     """
 
@@ -186,15 +187,22 @@ class Loader:
         mixup: float = 0.0,
         weights: NDArray[np.float64] | None = None,
         workers: int = 0,
+        share: tuple[int, int] = (0, 1),
         cache_mb: int = 512,
     ) -> None:
         if not items:
             raise DataError("there is nothing to train on: the data holds no usable clip.")
         if workers < 0:
             raise ConfigError(f"workers must be 0 or more, got {workers}.")
+        part, parts = share
+        if batch_size < parts:
+            raise ConfigError(
+                f"a batch of {batch_size} cannot be shared by {parts} processes; raise batch_size or start fewer."
+            )
         repeats = [max(1, math.ceil(item.duration / crop_seconds)) if cover else 1 for item in items]
         self.slots = np.repeat(np.arange(len(items), dtype=np.int64), repeats)
         self.rate, self.batch_size, self.seed, self.workers = rate, batch_size, seed, workers
+        self.rows = slice(part * batch_size // parts, (part + 1) * batch_size // parts)
         self.steps_per_epoch = max(1, len(self.slots) // batch_size)
         self.buckets = buckets_of(np.array([item.duration for item in items]), crop_seconds)[self.slots]
         self.position = 0
@@ -255,7 +263,7 @@ class Loader:
     def samples(self, first: int, step: int) -> Iterator[list[Sample]]:
         """Batch number `first` of the run, and every `step`-th after it, not yet collated."""
         for keys in itertools.islice(self.keys(first), 0, None, step):
-            yield [self.dataset[key] for key in keys]
+            yield [self.dataset[key] for key in keys[self.rows]]
 
     def collate(self, samples: Sequence[Sample]) -> Batch:
         """Samples to a zero-padded batch."""

@@ -22,11 +22,12 @@ from auricle.methods import find_preset, get_method, get_preset
 from auricle.tasks.classification import Classifier
 from auricle.training import checkpoint as ckpt
 from auricle.training.averaging import WeightAverage
+from auricle.training.distributed import Group, processes
 from auricle.training.log import Console
 from auricle.training.loop import Job, train
 from auricle.training.precision import resolve_precision
 from auricle.training.pretrain import pick_device, report_bad_files, report_skipped
-from auricle.training.run import check_data, locked, start_or_check
+from auricle.training.run import claimed
 from auricle.training.validation import Validation, score_name
 
 
@@ -194,8 +195,12 @@ def build(plan: FinetunePlan) -> Classifier:
         )
 
 
-def build_loader(plan: FinetunePlan, workers: int = 0) -> Loader:
-    """A random crop of every training clip once per epoch, or of clips drawn by their labels, with its target."""
+def build_loader(plan: FinetunePlan, workers: int = 0, group: Group | None = None) -> Loader:
+    """A random crop of every training clip once per epoch, or of clips drawn by their labels, with its target.
+
+    Of each batch, the rows of this process of `group`.
+    """
+    group = group or Group()
     items = [plan.manifest[i] for i in plan.fold.train]
     targets = plan.labels.targets(plan.fold.train, plan.classes)
     return Loader(
@@ -208,6 +213,7 @@ def build_loader(plan: FinetunePlan, workers: int = 0) -> Loader:
         mixup=plan.train.mixup,
         weights=balancing_weights(targets) if plan.train.balanced else None,
         workers=workers,
+        share=(group.rank, group.size),
     )
 
 
@@ -221,12 +227,14 @@ def finetune(
     quiet: bool = False,
     started: float | None = None,
 ) -> Path:
-    """Run a plan in `out`, or resume the run that is there; returns the run directory."""
-    run, console = Path(out), Console(quiet)
+    """Run a plan in `out`, or resume the run that is there; returns the run directory.
+
+    Under torchrun, every process calls it with the same plan.
+    """
+    group = processes()
+    run, console = Path(out), Console(quiet, silent=not group.first)
     device = pick_device()
-    with locked(run):
-        check_data(run, plan.manifest)
-        start_or_check(run, plan.config() | {"workers": workers, "max_minutes": max_minutes})
+    with claimed(run, group, plan.manifest, plan.config() | {"workers": workers, "max_minutes": max_minutes}):
         if plan.fold.note:
             console.say(plan.fold.note)
         console.say(f"{plan.labels}.")
@@ -234,7 +242,7 @@ def finetune(
         if plan.split.held_out != "test":
             console.say(f"'{plan.split.held_out}' is held out of the training; choose another with --held-out.")
         module = build(plan)
-        loader = build_loader(plan, workers)
+        loader = build_loader(plan, workers, group)
         watch = validation(plan, device)
         average = None
         if plan.train.average_epochs != (0, 0):
@@ -263,6 +271,7 @@ def finetune(
             after_step=average.after_step if average else None,
             max_minutes=max_minutes,
             checkpoint_every=checkpoint_every,
+            group=group,
             device=device,
             started=time.monotonic() if started is None else started,
         )

@@ -17,12 +17,13 @@ LINE_EVERY = 10.0
 class Console:
     """Progress on standard error: a bar on a terminal, a line every ten seconds elsewhere, only warnings if `quiet`.
 
+    `silent` is for the processes of a run that are not its first: nothing at all.
     As a context it stops at the end, however that comes: a bar left running keeps the terminal's cursor hidden.
     """
 
-    def __init__(self, quiet: bool = False) -> None:
-        self.quiet = quiet
-        self.rich = RichConsole(file=sys.stderr, quiet=quiet)
+    def __init__(self, quiet: bool = False, silent: bool = False) -> None:
+        self.quiet, self.silent = quiet or silent, silent
+        self.rich = RichConsole(file=sys.stderr, quiet=self.quiet)
         self.bar: Progress | None = None
         self.began = self.last_line = time.monotonic()
         self.first_step = self.total = 0
@@ -40,16 +41,18 @@ class Console:
 
     def warn(self, text: str) -> None:
         """One line that a quiet run shows too."""
+        if self.silent:
+            return
         if self.quiet:
             print(f"warning: {text}", file=sys.stderr)
         else:
             self.say(f"warning: {text}")
 
-    def start(self, step: int, total: int, precision: str) -> None:
+    def start(self, step: int, total: int, precision: str, processes: int = 1) -> None:
         """A training begins at `step`."""
         self.began = self.last_line = time.monotonic()
         self.first_step, self.total, self.first_audio = step, total, None
-        self.say(f"training: {total} steps, {precision}")
+        self.say(f"training: {total} steps, {precision}" + (f", {processes} processes" if processes > 1 else ""))
         if self.rich.is_terminal and not self.quiet:
             columns = (
                 BarColumn(),

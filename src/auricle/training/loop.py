@@ -1,7 +1,8 @@
 """The training loop: one for pretraining and fine-tuning, on plain torch.
 
 A step is a function of (weights, optimizer state, step number): its batch, masks, dropout and learning rate follow from
-the seed and the step. So a run that is killed anywhere and started again ends with the same bits.
+the seed and the step. So a run that is killed anywhere and started again ends with the same bits. Several processes
+share the rows of each batch; all of them step alike, and the first one writes.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ import json
 import math
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,6 +29,7 @@ from auricle.data.randomness import torch_seed
 from auricle.errors import AuricleError, CheckpointError, DataError, Interrupted, NonFiniteLoss
 from auricle.files import write_text
 from auricle.training import checkpoint as ckpt
+from auricle.training.distributed import Group
 from auricle.training.log import Console
 from auricle.training.optim import (
     Clock,
@@ -37,7 +40,8 @@ from auricle.training.optim import (
     set_learning_rate,
 )
 from auricle.training.precision import autocast, resolve_precision
-from auricle.training.run import read_json, rewind_metrics
+from auricle.training.run import read_json
+from auricle.training.tracking import JsonLines, Tracker
 
 MAX_BAD_FILES = 100
 # Seconds of trial steps from which --max-minutes computes its number of steps, and the share of the time it plans with.
@@ -61,12 +65,14 @@ class Job:
     Attributes:
         module: `forward(batch, progress) -> {"loss", "weight", ...}`, a mean and the number of terms it is over;
             `after_step(progress)`.
-        loader: endless batches of the global batch size.
+        loader: endless batches, of each the rows of this process.
         run: directory, locked by the caller.
         checkpoint_config: goes to each checkpoint's config.json.
-        validate: computes metrics of the module in evaluation mode; `best_metric` (higher is better) picks the best
-            checkpoint, `score_metric` drives the plateau schedule.
+        validate: computes metrics of the module in evaluation mode, on the first process; `best_metric` (higher is
+            better) picks the best checkpoint, `score_metric` drives the plateau schedule.
         carried: what checkpoints hold besides; `after_step` is called with the number of steps done.
+        trackers: keep the figures, beside `metrics.jsonl`; they are given `tracked_config`.
+        group: the processes that train together, each with a Job of its own.
     """
 
     module: nn.Module
@@ -83,6 +89,9 @@ class Job:
     max_minutes: float = 0.0
     checkpoint_every: int = 0
     keep: int = 2
+    trackers: Sequence[Tracker] = ()
+    tracked_config: Mapping[str, Any] = field(default_factory=dict)
+    group: Group = field(default_factory=Group)
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     started: float = field(default_factory=time.monotonic)
 
@@ -109,6 +118,7 @@ def train(job: Job, console: Console) -> Progress:
         DataError: more unreadable files than `max_bad_fraction` of an epoch, or than 100.
         Interrupted: SIGTERM or SIGINT; the step was finished and saved.
     """
+    group = job.group
     job.module.to(job.device)
     optimizer = build_optimizer(job.module, job.config)
     progress = _restore(job, optimizer, console)
@@ -117,9 +127,10 @@ def train(job: Job, console: Console) -> Progress:
     if progress.step >= progress.total:
         console.say(f"{job.run} is complete: {progress.step} of {progress.total} steps.")
         return progress
+    network = group.wrap(job.module)
     precision = resolve_precision(job.config.precision, job.device)
-    console.start(progress.step, progress.total, precision)
-    before = progress.elapsed
+    console.start(progress.step, progress.total, precision, group.size)
+    before, resumed_at, saved = progress.elapsed, progress.step, progress.step or -1
     # A run that is started again goes on to the steps it was planned with: how often it was killed must not decide
     # where it ends.
     deadline = job.started + job.max_minutes * 60 if job.max_minutes and not planned_before else math.inf
@@ -129,36 +140,39 @@ def train(job: Job, console: Console) -> Progress:
         # A schedule of epochs is judged by epochs.
         validate_every = job.loader.steps_per_epoch
     log_every = 1 if progress.total <= 2000 else 10
-    saved = progress.step
-    with _signals() as caught, console, (job.run / "metrics.jsonl").open("a", encoding="utf-8") as log:
-        for batch in _unless_ended(job.loader, caught):
-            scalars = _step(job, optimizer, batch, progress, precision)
-            progress.step += 1
-            if job.after_step:
-                job.after_step(progress.step)
-            progress.loader = job.loader.state_dict()
-            progress.elapsed = before + time.monotonic() - job.started
-            done = progress.step == progress.total
-            row: dict[str, Any] = {"step": progress.step, **scalars} if progress.step % log_every == 0 or done else {}
-            if job.validate and (progress.step % validate_every == 0 or done):
-                row |= {"step": progress.step, **_validate(job, progress)}
-            if row:
-                log.write(json.dumps(row) + "\n")
-                log.flush()
-            console.update(progress.step, scalars, progress.audio_seconds, row)
-            is_best = progress.best is not None and progress.best["step"] == progress.step
-            out_of_time = time.monotonic() > deadline
-            if progress.step % checkpoint_every == 0 or done or is_best or caught or out_of_time:
-                _save(job, optimizer, progress)
-                saved = progress.step
-            if done or caught or out_of_time:
-                break
-        if caught:
+    batches = iter(job.loader)
+    with _signals() as caught, console, _record(job, progress.step) as record:
+
+        def next_batch() -> Batch:
+            if group.first and progress.step > resumed_at and time.monotonic() > deadline:
+                raise _TimeIsUp()
+            return _next_batch(batches, caught, progress.step)
+
+        try:
+            while progress.step < progress.total:
+                batch = group.together(next_batch)
+                scalars = _step(job, network, optimizer, batch, progress, precision)
+                progress.step += 1
+                if job.after_step:
+                    job.after_step(progress.step)
+                progress.loader = job.loader.state_dict()
+                progress.elapsed = before + time.monotonic() - job.started
+                done = progress.step == progress.total
+                row = scalars if progress.step % log_every == 0 or done else {}
+                if job.validate and (progress.step % validate_every == 0 or done):
+                    row = row | _validate(job, progress)
+                if row:
+                    group.together(partial(record, progress.step, row))
+                console.update(progress.step, scalars, progress.audio_seconds, row)
+                is_best = progress.best is not None and progress.best["step"] == progress.step
+                if progress.step % checkpoint_every == 0 or done or is_best:
+                    _save(job, optimizer, progress)
+                    saved = progress.step
+        except (Interrupted, _TimeIsUp) as end:
             if saved != progress.step:
                 _save(job, optimizer, progress)
-            name, code = ("SIGINT", 130) if signal.SIGINT in caught else ("SIGTERM", 75)
-            raise Interrupted(f"{name}: saved step {progress.step}; run the same command again to go on.", code)
-        if progress.step < progress.total:
+            if isinstance(end, Interrupted):
+                raise
             console.say(
                 f"time is up at step {progress.step} of {progress.total}: this machine is slower than in the trial "
                 "steps; run the same command again for the rest."
@@ -166,55 +180,110 @@ def train(job: Job, console: Console) -> Progress:
     return progress
 
 
-def _unless_ended(batches: Iterable[Batch], caught: set[signal.Signals]) -> Iterator[Batch]:
-    """Batches until a signal has ended the loader's workers, as one to the whole process group does."""
+class _TimeIsUp(AuricleError):
+    """The minutes are over before the steps that were planned for them."""
+
+
+def _next_batch(batches: Iterator[Batch], caught: set[signal.Signals], step: int) -> Batch:
+    """The next batch; Interrupted once a signal has come, which may have ended the loader's workers as well."""
     try:
-        yield from batches
+        if not caught:
+            batch = next(batches)
     except AuricleError:
         if not caught:
             raise
+    if caught:
+        name, code = ("SIGINT", 130) if signal.SIGINT in caught else ("SIGTERM", 75)
+        raise Interrupted(f"{name}: saved step {step}; run the same command again to go on.", code)
+    return batch
+
+
+@contextmanager
+def _record(job: Job, step: int) -> Iterator[Callable[[int, Mapping[str, float]], None]]:
+    """A function that keeps the figures of a step; on the first process, elsewhere it does nothing."""
+    trackers = [JsonLines(job.run), *job.trackers] if job.group.first else []
+    with ExitStack() as stack:
+        for tracker in trackers:
+            stack.callback(tracker.finish)
+            tracker.start(job.tracked_config, step)
+
+        def record(step: int, scalars: Mapping[str, float]) -> None:
+            for tracker in trackers:
+                tracker.log(step, scalars)
+
+        yield record
+
+
+@dataclass
+class _Part:
+    """What one process did in a step: `sums` are of scalars times the number of terms they are means over, `weight`."""
+
+    ids: tuple[str, ...]
+    samples: int
+    replaced: tuple[tuple[str, str], ...]
+    weight: float = 0.0
+    sums: dict[str, float] = field(default_factory=dict)
+    error: NonFiniteLoss | None = None
 
 
 def _step(
-    job: Job, optimizer: torch.optim.Optimizer, batch: Batch, progress: Progress, precision: str
+    job: Job, network: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch, progress: Progress, precision: str
 ) -> dict[str, float]:
-    """One optimizer step on a global batch; returns the scalars to log."""
-    config, module = job.config, job.module
-    _count_bad_files(job, batch, progress)
+    """One optimizer step on a global batch, of which `batch` holds this process's rows; returns the scalars to log."""
+    config, module, group = job.config, job.module, job.group
     share = progress.step / progress.total
     clock = Clock(progress.step, progress.total, job.loader.steps_per_epoch, progress.scores)
     lr = config.lr * learning_rate_factor(clock, config)
     set_learning_rate(optimizer, lr)
     optimizer.zero_grad(set_to_none=True)
     module.train()
-    sums: dict[str, float] = {}
-    weight_sum = 0.0
-    for number, part in enumerate(_micro_batches(batch.to(job.device), config.accumulate)):
-        result = _forward(module, part, share, (job.seed, progress.step, number), precision)
-        loss, weight = result["loss"], float(result["weight"])
-        if not bool(torch.isfinite(loss)):
-            raise NonFiniteLoss(
-                f"the loss is {float(loss.detach())} at step {progress.step}; the batch was {', '.join(part.ids)}; "
-                "the last checkpoint is valid: lower lr, or look at these files with auricle info."
-            )
-        # Micro-batches may hold different numbers of terms: weigh each mean by its own, divide by all at the end.
-        (loss * weight).backward()
-        weight_sum += weight
-        for key, value in result.items():
-            if key != "weight":
-                sums[key] = sums.get(key, 0.0) + float(value.detach()) * weight
+    parts = group.gather(_backward(job, network, batch, progress, precision))
+    _count_bad_files(job, parts, progress)
+    for part in parts:
+        if part.error:
+            raise group.common(part.error)
+    weight = sum(part.weight for part in parts)
+    scalars = {key: sum(part.sums[key] for part in parts) / weight for key in parts[0].sums}
     gradients = [p.grad for p in module.parameters() if p.grad is not None]
-    torch._foreach_div_(gradients, weight_sum)
-    scalars = {key: value / weight_sum for key, value in sums.items()}
+    torch._foreach_div_(gradients, weight / group.size)
     norm = nn.utils.get_total_norm(gradients)
     if not bool(torch.isfinite(norm)):
-        raise NonFiniteLoss(f"a gradient is not finite at step {progress.step}; the batch was {', '.join(batch.ids)}.")
+        names = ", ".join(name for part in parts for name in part.ids)
+        raise group.common(NonFiniteLoss(f"a gradient is not finite at step {progress.step}; the batch was {names}."))
     if config.clip_norm:
         nn.utils.clip_grads_with_norm_(module.parameters(), config.clip_norm, norm)
     optimizer.step()
     module.after_step(share)  # type: ignore[operator]
-    progress.audio_seconds += float(batch.audio.lengths.sum()) / batch.audio.rate
+    progress.audio_seconds += sum(part.samples for part in parts) / batch.audio.rate
     return scalars | {"lr": lr, "grad_norm": float(norm)}
+
+
+def _backward(job: Job, network: nn.Module, batch: Batch, progress: Progress, precision: str) -> _Part:
+    """Add up the gradients of this process's micro-batches, weighed by their terms; leave the mean over processes."""
+    group, part = job.group, _Part(batch.ids, int(batch.audio.lengths.sum()), batch.replaced)
+    share = progress.step / progress.total
+    micro_batches = list(_micro_batches(batch.to(job.device), job.config.accumulate))
+    for number, rows in enumerate(micro_batches):
+        last = number == len(micro_batches) - 1
+        # Numbered over all processes, as one process would number them that accumulates as many.
+        keys = (job.seed, progress.step, group.rank * job.config.accumulate + number)
+        with group.peers() if last else group.accumulating(network):
+            result = _forward(network, rows, share, keys, precision)
+            loss, weight = result["loss"], float(result["weight"])
+            # Micro-batches may hold different numbers of terms: weigh each mean by its own, divide by all at the end.
+            (loss * weight).backward()
+        part.weight += weight
+        for key, value in result.items():
+            if key != "weight":
+                part.sums[key] = part.sums.get(key, 0.0) + float(value.detach()) * weight
+        if part.error is None and not bool(torch.isfinite(loss)):
+            where = f" in process {group.rank} of {group.size}" if group.size > 1 else ""
+            part.error = NonFiniteLoss(
+                f"the loss is {float(loss.detach())} at step {progress.step}{where}; the batch was "
+                f"{', '.join(rows.ids)}; the last checkpoint is valid: lower lr, or look at these files with "
+                "auricle info."
+            )
+    return part
 
 
 def _forward(
@@ -237,15 +306,18 @@ def _micro_batches(batch: Batch, parts: int) -> Iterator[Batch]:
 
 
 def _validate(job: Job, progress: Progress) -> dict[str, float]:
-    assert job.validate is not None
+    validate = job.validate
+    assert validate is not None
     job.module.eval()
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        metrics = job.validate(job.module)
+        metrics = job.group.on_first(lambda: validate(job.module))
     broken = [f"{name} is {value}" for name, value in metrics.items() if not math.isfinite(value)]
     if broken:
-        raise NonFiniteLoss(
-            f"{', '.join(broken)} in the validation after step {progress.step}; "
-            "the last checkpoint is valid: lower lr, and run it again in another --out."
+        raise job.group.common(
+            NonFiniteLoss(
+                f"{', '.join(broken)} in the validation after step {progress.step}; "
+                "the last checkpoint is valid: lower lr, and run it again in another --out."
+            )
         )
     if job.score_metric in metrics:
         progress.scores.append((progress.step, metrics[job.score_metric]))
@@ -260,36 +332,48 @@ def _plan_steps(job: Job, console: Console) -> int:
     if not job.max_minutes:
         return job.config.steps or max(1, round(job.config.epochs * job.loader.steps_per_epoch))
     path = job.run / "budget.json"
-    if path.exists():
-        steps = read_json(path).get("steps")
-        if not isinstance(steps, int) or steps < 1:
+
+    def kept() -> int:
+        steps = read_json(path).get("steps") if path.exists() else 0
+        if not isinstance(steps, int) or (steps < 1 and path.exists()):
             raise CheckpointError(f"{path} holds no number of steps; restore it, or give another --out.")
         return steps
+
+    def planned() -> int:
+        left = job.max_minutes * 60 * PLANNED_SHARE - (time.monotonic() - job.started)
+        steps = max(1, int(left / seconds))
+        facts = {"max_minutes": job.max_minutes, "seconds_per_step": seconds, "steps": steps}
+        write_text(path, json.dumps(facts) + "\n")
+        console.say(f"{job.max_minutes:g} minutes: {steps} steps at {seconds:.3f} s each.")
+        return steps
+
+    if steps := job.group.on_first(kept):
+        return steps
     seconds = seconds_per_step(job)
-    left = job.max_minutes * 60 * PLANNED_SHARE - (time.monotonic() - job.started)
-    steps = max(1, int(left / seconds))
-    write_text(path, json.dumps({"max_minutes": job.max_minutes, "seconds_per_step": seconds, "steps": steps}) + "\n")
-    console.say(f"{job.max_minutes:g} minutes: {steps} steps at {seconds:.3f} s each.")
-    return steps
+    return job.group.on_first(planned)
 
 
 def seconds_per_step(job: Job) -> float:
     """Time trial steps on a copy of the module, so that the run itself does not depend on how many there were."""
     precision = resolve_precision(job.config.precision, job.device)
+    group = job.group
     trial = copy.deepcopy(job.module).train()
+    network = group.wrap(trial)
     optimizer = build_optimizer(trial, job.config)
     set_learning_rate(optimizer, 0.0)
     position = job.loader.state_dict()
     begin, times = time.monotonic(), []
     for batch in job.loader:
         start = time.monotonic()
-        for part in _micro_batches(batch.to(job.device), job.config.accumulate):
-            result = _forward(trial, part, 0.0, (job.seed, 0, 0), precision)
-            result["loss"].backward()
+        parts = list(_micro_batches(batch.to(job.device), job.config.accumulate))
+        for part in parts:
+            with group.peers() if part is parts[-1] else group.accumulating(network):
+                result = _forward(network, part, 0.0, (job.seed, 0, 0), precision)
+                result["loss"].backward()
         optimizer.step()
         optimizer.zero_grad()
         times.append(time.monotonic() - start)
-        if len(times) >= 3 and time.monotonic() - begin > TRIAL_SECONDS:
+        if group.on_first(lambda: len(times) >= 3 and time.monotonic() - begin > TRIAL_SECONDS):
             break
     read = max(0.0, (time.monotonic() - begin - sum(times)) / len(times))
     job.loader.load_state_dict(position)
@@ -300,50 +384,59 @@ def seconds_per_step(job: Job) -> float:
 
 def _restore(job: Job, optimizer: torch.optim.Optimizer, console: Console) -> Progress:
     """Continue from the latest checkpoint that verifies, or begin."""
-    ckpt.remove_stale(job.run)
-    newest, problems = ckpt.latest(job.run)
+
+    def find() -> tuple[ckpt.Checkpoint | None, list[str]]:
+        ckpt.remove_stale(job.run)
+        return ckpt.latest(job.run)
+
+    def load(newest: ckpt.Checkpoint) -> None:
+        ckpt.load_state(job.module, newest.weights(), str(newest.path))
+        load_optimizer(optimizer, job.module, newest.optimizer())
+        for part in job.carried:
+            part.load(newest.carried())
+
+    newest, problems = job.group.on_first(find)
     for problem in problems:
         console.warn(problem)
     if newest is None:
-        rewind_metrics(job.run, 0)
         return Progress()
-    ckpt.load_state(job.module, newest.weights(), str(newest.path))
-    load_optimizer(optimizer, job.module, newest.optimizer())
-    for part in job.carried:
-        part.load(newest.carried())
+    job.group.together(partial(load, newest))
     progress = Progress(**newest.state)
     job.loader.load_state_dict(progress.loader)
-    rewind_metrics(job.run, progress.step)
     console.say(f"resuming {job.run} at step {progress.step}.")
     return progress
 
 
 def _save(job: Job, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
-    ckpt.save_checkpoint(
-        job.run,
-        ckpt.step_name(progress.step),
-        weights=job.module.state_dict(),
-        optimizer=optimizer_tensors(optimizer, job.module),
-        state=progress.__dict__,
-        carried={name: value for part in job.carried for name, value in part.tensors().items()} or None,
-        config=job.checkpoint_config,
-    )
-    ckpt.prune(job.run, job.keep, {progress.best["step"]} if progress.best else ())
+    def save() -> None:
+        ckpt.save_checkpoint(
+            job.run,
+            ckpt.step_name(progress.step),
+            weights=job.module.state_dict(),
+            optimizer=optimizer_tensors(optimizer, job.module),
+            state=progress.__dict__,
+            carried={name: value for part in job.carried for name, value in part.tensors().items()} or None,
+            config=job.checkpoint_config,
+        )
+        ckpt.prune(job.run, job.keep, {progress.best["step"]} if progress.best else ())
+
+    job.group.on_first(save)
 
 
-def _count_bad_files(job: Job, batch: Batch, progress: Progress) -> None:
+def _count_bad_files(job: Job, parts: Sequence[_Part], progress: Progress) -> None:
     known = {path for path, _ in progress.bad_files}
-    for path, reason in batch.replaced:
+    for path, reason in (pair for part in parts for pair in part.replaced):
         if path not in known:
             known.add(path)
             progress.bad_files.append([path, reason])
     limit = max(1, min(MAX_BAD_FILES, math.ceil(job.config.max_bad_fraction * len(job.loader.dataset.items))))
     if len(progress.bad_files) > limit:
         listed = "; ".join(f"{path}: {reason}" for path, reason in progress.bad_files[:5])
-        raise DataError(
+        error = DataError(
             f"{len(progress.bad_files)} files cannot be read, more than the {limit} allowed ({listed}); "
             "repair or remove them, or raise --set max_bad_fraction."
         )
+        raise job.group.common(error)
 
 
 @contextmanager

@@ -24,9 +24,10 @@ from auricle.errors import AudioError, CheckpointError, ConfigError, DataError
 from auricle.methods import get_method, get_preset
 from auricle.methods.base import Method
 from auricle.training import checkpoint as ckpt
+from auricle.training.distributed import Group, processes
 from auricle.training.log import Console
 from auricle.training.loop import Job, Progress, train
-from auricle.training.run import check_data, locked, start_or_check
+from auricle.training.run import claimed
 
 STATISTICS = {"norm_mean", "norm_std"}
 # Clips from which input statistics are measured, and which the collapse monitor embeds.
@@ -156,8 +157,9 @@ def build(plan: PretrainPlan) -> nn.Module:
         return ckpt.restore(lambda: method.build_objective(plan.model), plan.init.weights(), str(plan.init.path))
 
 
-def build_loader(plan: PretrainPlan, workers: int = 0) -> Loader:
-    """Random crops that cover every training clip once per epoch."""
+def build_loader(plan: PretrainPlan, workers: int = 0, group: Group | None = None) -> Loader:
+    """Random crops that cover every training clip once per epoch; of each batch, this process's rows."""
+    group = group or Group()
     return Loader(
         plan.train_items,
         rate=plan.model.sample_rate,
@@ -166,6 +168,7 @@ def build_loader(plan: PretrainPlan, workers: int = 0) -> Loader:
         seed=plan.seed,
         cover=True,
         workers=workers,
+        share=(group.rank, group.size),
     )
 
 
@@ -181,17 +184,18 @@ def pretrain(
 ) -> Path:
     """Run a plan in `out`, or resume the run that is there; returns the run directory.
 
+    Under torchrun, every process calls it with the same plan.
+
     Raises:
         ConfigError: `out` holds something else, or a run with other settings.
         NonFiniteLoss, DataError, Interrupted: see `auricle.training.loop.train`.
     """
-    run, console = Path(out), Console(quiet)
+    group = processes()
+    run, console = Path(out), Console(quiet, silent=not group.first)
     device = pick_device()
-    with locked(run):
-        check_data(run, plan.manifest)
-        start_or_check(run, plan.config() | {"workers": workers, "max_minutes": max_minutes})
+    with claimed(run, group, plan.manifest, plan.config() | {"workers": workers, "max_minutes": max_minutes}):
         report_skipped(plan.manifest, console)
-        loader = build_loader(plan, workers)
+        loader = build_loader(plan, workers, group)
         if not plan.val_items:
             console.say(f"no clip is held out (of {len(plan.train_items)}): val_loss is of training clips.")
         heard = [*plan.val_items, *plan.train_items][:MONITOR_CLIPS]
@@ -212,6 +216,7 @@ def pretrain(
             score_metric="val_score",
             max_minutes=max_minutes,
             checkpoint_every=checkpoint_every,
+            group=group,
             device=device,
             started=time.monotonic() if started is None else started,
         )
@@ -304,8 +309,8 @@ def _first_minute(item: Item) -> Item:
 
 
 def pick_device() -> torch.device:
-    """CUDA if there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """This process's GPU if there is one, else the CPU."""
+    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
 
 
 def report_skipped(manifest: Manifest, console: Console) -> None:

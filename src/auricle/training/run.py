@@ -14,7 +14,7 @@ import fcntl
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +25,38 @@ from auricle.data.items import Manifest
 from auricle.environment import environment
 from auricle.errors import CheckpointError, ConfigError
 from auricle.files import write_text
+from auricle.training.distributed import Group
 
-# Settings that change how fast a run gets there, not where it goes.
-FREE = frozenset({"workers", "checkpoint_every"})
+# Settings that change how fast a run gets there, not where it goes (how a batch is divided, but for rounding).
+FREE = frozenset({"workers", "processes", "checkpoint_every", "train.accumulate"})
 SHOWN = 5
+
+
+@contextmanager
+def claimed(run: Path, group: Group, manifest: Manifest, config: Mapping[str, Any]) -> Iterator[None]:
+    """Own a run directory and check that it is new or was started with these data and settings.
+
+    The first process of the group does it, for all of them.
+
+    Raises:
+        ConfigError, CheckpointError: see `locked`, `check_data` and `start_or_check`; or the processes disagree.
+    """
+    config = {**config, "processes": group.size}
+    for rank, other in enumerate(group.gather(config)):
+        if differences := [f"{key}: {a!r} and {b!r}" for key, a, b in _differences(config, other)]:
+            raise ConfigError(
+                f"processes {group.rank} and {rank} resolve to other settings ({'; '.join(differences[:8])}); "
+                "give all of them the same command and the same data."
+            )
+    with ExitStack() as owned:
+
+        def claim() -> None:
+            owned.enter_context(locked(run))
+            check_data(run, manifest)
+            start_or_check(run, config)
+
+        group.on_first(claim)
+        yield
 
 
 @contextmanager
