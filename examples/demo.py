@@ -3,8 +3,8 @@
     python examples/demo.py --out runs/demo
 
 It pretrains a small SSAST for minutes, reads it out frozen with a ridge probe and fine-tunes it, each beside the same
-network with random weights and beside MFCC statistics, then embeds and classifies one file. The audio is AURICLE_DATA,
-else ../shared/data/public, else generated sound scenes. Takes minutes on two cores.
+network from random weights and beside MFCC statistics, with paired intervals, then embeds and classifies one file. The
+audio is AURICLE_DATA, else ../shared/data/public, else generated sound scenes. Takes minutes on two cores.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,9 +21,13 @@ from auricle.data.formats import read_data
 from auricle.data.items import Manifest
 from auricle.data.synth import write_scenes
 from auricle.evaluation import figures
+from auricle.evaluation.baselines import mfcc_statistics
+from auricle.evaluation.classify import Predictions, compare
 from auricle.evaluation.pages import add_reconstructions
+from auricle.evaluation.readout import probe_features
 from auricle.evaluation.report import Report
-from auricle.evaluation.results import Result, write_json
+from auricle.evaluation.results import Comparison, Quantity, Result, write_json
+from auricle.evaluation.task import Task
 from auricle.training.run import read_metrics
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -32,6 +37,10 @@ FINETUNE_STEPS = 150
 FROZEN = (
     "Ridge probe on clip embeddings of the frozen network, beside logistic regression (LR) on MFCC statistics. "
     "Fold sets were heard whole, without labels."
+)
+TUNED = (
+    "All weights adapted, once, with one seed. From scratch: the same network, budget and order of clips, from random "
+    "weights. MFCC + LR: logistic regression on MFCC statistics, with the same training and test clips."
 )
 FINETUNE_SETTINGS = {"batch_size": 16}
 SCRATCH_SEED = 0
@@ -44,6 +53,19 @@ class Corpus:
     unlabelled: Path
     labelled: dict[str, Path]
     what: str
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """A fine-tuned network and what it is compared with, on the same test clips."""
+
+    result: Result
+    systems: dict[str, Predictions]
+
+    @property
+    def comparisons(self) -> list[Comparison]:
+        ours, *others = self.systems
+        return [compare(ours, self.systems[ours], name, [self.systems[name]]) for name in others]
 
 
 def main() -> None:
@@ -67,29 +89,16 @@ def main() -> None:
     for name, result in probes.items():
         show(name, result)
 
-    print("3. fine-tuning, beside the same network from scratch")
-    finetuned: dict[str, tuple[Result, Result]] = {}
-    for name, path in corpus.labelled.items():
-        runs = []
-        for label, random_weights in (("finetuned", None), ("scratch", SCRATCH_SEED)):
-            out = args.out / f"{label}-{name}"
-            auricle.finetune(
-                run,
-                path,
-                out,
-                random_weights=random_weights,
-                steps=FINETUNE_STEPS,
-                settings=FINETUNE_SETTINGS,
-                seed=args.seed,
-                quiet=True,
-            )
-            runs.append(auricle.evaluate(out, path))
-        finetuned[name] = (runs[0], runs[1])
-        print(f"   {name}: fine-tuned {accuracy(runs[0])}, from scratch {accuracy(runs[1])}")
+    print("3. fine-tuning (one seed), beside the same network from scratch and MFCC statistics")
+    finetuned = {name: finetune(run, name, path, args.out, args.seed) for name, path in corpus.labelled.items()}
+    for name, tuned in finetuned.items():
+        systems = {system: interval(found.metrics()["accuracy"]) for system, found in tuned.systems.items()}
+        print(f"   {name}: {', '.join(f'{system} {value}' for system, value in systems.items())}")
+        show_comparisons(tuned.comparisons)
 
     name, path = next(iter(corpus.labelled.items()))
     # One that the fine-tuned network has not seen with its label.
-    held_out = finetuned[name][0].items[0]["id"]
+    held_out = finetuned[name].result.items[0]["id"]
     sound = next(Path(i.streams["audio"].path) for i in read_data([path]) if i.id == held_out)
     embedding = auricle.load(run).embed(sound)
     prediction = auricle.load(args.out / f"finetuned-{name}").classify(sound)
@@ -97,7 +106,14 @@ def main() -> None:
     print(f"   classified as {prediction.label} ({100 * prediction.score:.0f} %)")
 
     minutes = (time.monotonic() - began) / 60
-    write_json(args.out / "demo.json", {n: r.payload() for n, r in probes.items()})
+    figures_of = {
+        name: {
+            "frozen": probes[name].payload(),
+            "finetuned": {s: p.metrics() for s, p in tuned.systems.items()} | {"comparisons": tuned.comparisons},
+        }
+        for name, tuned in finetuned.items()
+    }
+    write_json(args.out / "demo.json", figures_of)
     page = write_page(args.out, run, corpus, probes, finetuned, minutes)
     print(f"done in {minutes:.1f} minutes\nreport: {page}")
 
@@ -146,17 +162,50 @@ def generated_corpus(out: Path) -> Corpus:
     return Corpus(unlabelled, {"scenes": labelled}, "an hour of generated scenes")
 
 
-def accuracy(result: Result) -> str:
-    q = result.metrics["accuracy"]
-    return f"{100 * (q['value'] or 0):.1f} % [{100 * (q['low'] or 0):.1f}, {100 * (q['high'] or 0):.1f}]"
+def finetune(run: Path, name: str, path: Path, out: Path, seed: int) -> Tuned:
+    """Adapt the pretrained network and one from random weights; test both, and MFCC statistics, on the same clips."""
+    results = []
+    for label, random_weights in (("finetuned", None), ("scratch", SCRATCH_SEED)):
+        adapted = auricle.finetune(
+            run,
+            path,
+            out / f"{label}-{name}",
+            random_weights=random_weights,
+            steps=FINETUNE_STEPS,
+            settings=FINETUNE_SETTINGS,
+            seed=seed,
+            quiet=True,
+        )
+        results.append(auricle.evaluate(adapted, path))
+    tested = [item["id"] for item in results[0].items]
+    task = Task.read([path], seed=seed)
+    # Of data with folds, the one that the fine-tuning left out.
+    fold = next(f for f in task.folds if [task.manifest[i].id for i in f.test] == tested)
+    mfcc = probe_features(replace(task, folds=(fold,)), mfcc_statistics(task.manifest.items), "linear")
+    pretrained, scratch = (predictions(result) for result in results)
+    return Tuned(results[0], {"pretrained": pretrained, "from scratch": scratch, "MFCC + LR": mfcc})
+
+
+def predictions(result: Result) -> Predictions:
+    columns = ([item[key] for item in result.items] for key in ("id", "label", "predicted", "score"))
+    return Predictions(*map(tuple, columns))
+
+
+def interval(q: Quantity) -> str:
+    value, low, high = (100 * (q[key] or 0) for key in ("value", "low", "high"))
+    return f"{value:.1f} % [{low:.1f}, {high:.1f}]"
 
 
 def show(name: str, result: Result) -> None:
-    print(f"   {name}: pretrained {accuracy(result)}")
+    print(f"   {name}: pretrained {interval(result.metrics['accuracy'])}")
     for other, baseline in result.baselines.items():
         print(f"     {other}: {', '.join(f'{100 * run:.1f} %' for run in baseline['runs'])}")
-    for c in result.comparisons:
-        value, low, high = (100 * (c[k] or 0) for k in ("value", "low", "high"))
+    show_comparisons(result.comparisons)
+
+
+def show_comparisons(comparisons: Sequence[Comparison]) -> None:
+    for c in comparisons:
+        value, low, high = (100 * (c[key] or 0) for key in ("value", "low", "high"))
         print(f"     pretrained - {c['b']}: {value:+.1f} points [{low:+.1f}, {high:+.1f}]")
 
 
@@ -165,7 +214,7 @@ def write_page(
     run: Path,
     corpus: Corpus,
     probes: dict[str, Result],
-    finetuned: dict[str, tuple[Result, Result]],
+    finetuned: dict[str, Tuned],
     minutes: float,
 ) -> Path:
     """One page with everything: comparison bars, curves, reconstructions, confusion."""
@@ -174,22 +223,26 @@ def write_page(
     report = Report("What minutes of pretraining are worth", f"SSAST on {corpus.what}")
     report.facts(
         {
-            "parameters": f"{sum(p.numel() for p in model.encoder.parameters()):,}",
+            "parameters of the encoder": f"{sum(p.numel() for p in model.encoder.parameters()):,}",
             "pretraining steps": rows[-1]["step"],
             "everything": f"{minutes:.1f} minutes",
         }
     )
     names = {"model": "pretrained", "random": "random weights", "mfcc": "MFCC + LR"}
-    for title, text, bars in (
+    for title, text, bars, compared, note in (
         (
             "Frozen network",
             FROZEN,
             probe_bars(probes, names),
+            [(name, names[c["b"]], c) for name, r in probes.items() for c in r.comparisons],
+            "Paired bootstrap over the same clips; random weights are the mean of three seeds.",
         ),
         (
             "Fine-tuned network",
-            "All weights adapted; from scratch means random weights and the same budget.",
+            TUNED,
             tuned_bars(finetuned),
+            [(name, c["b"], c) for name, tuned in finetuned.items() for c in tuned.comparisons],
+            "Paired bootstrap over the same test clips; one run each, so the intervals do not cover another seed.",
         ),
     ):
         report.heading(title)
@@ -197,19 +250,19 @@ def write_page(
         report.figure(
             figures.bars(bars), "Accuracy with 95 % bootstrap intervals over the test clips.", f"{title}: bars"
         )
-    report.table(
-        ["data", "pretrained minus", "difference", "low", "high"],
-        [[name, names[c["b"]], c["value"], c["low"], c["high"]] for name, r in probes.items() for c in r.comparisons],
-        note="Ridge probe, paired bootstrap over the same clips; random weights are the mean of three seeds.",
-    )
+        report.table(
+            ["data", "pretrained minus", "difference", "low", "high"],
+            [[name, other, c["value"], c["low"], c["high"]] for name, other, c in compared],
+            note=note,
+        )
     report.heading("Learning")
     report.figure(figures.loss_curves(rows, ["loss", "val_loss"]), "Pretraining loss.", "Loss curves")
     held = [replace(item, labels={}) for item in read_data([next(iter(corpus.labelled.values()))])]
     add_reconstructions(report, model, held, seed=0)
     report.heading("Confusion of the fine-tuned network")
-    for name, (result, _) in finetuned.items():
-        if result.confusion:
-            figure = figures.confusion(result.confusion["rows"], result.confusion["labels"])
+    for name, tuned in finetuned.items():
+        if confusion := tuned.result.confusion:
+            figure = figures.confusion(confusion["rows"], confusion["labels"])
             report.figure(figure, f"{name}: rows are true classes.", f"Confusion matrix of {name}")
     return report.write(out / "report.html")
 
@@ -227,11 +280,11 @@ def probe_bars(probes: dict[str, Result], names: dict[str, str]) -> Bars:
     return rows
 
 
-def tuned_bars(finetuned: dict[str, tuple[Result, Result]]) -> Bars:
+def tuned_bars(finetuned: dict[str, Tuned]) -> Bars:
     rows: Bars = []
-    for group, pair in finetuned.items():
-        for name, result in zip(("pretrained", "from scratch"), pair, strict=True):
-            q = result.metrics["accuracy"]
+    for group, tuned in finetuned.items():
+        for name, found in tuned.systems.items():
+            q = found.metrics()["accuracy"]
             rows.append((name, q["value"], q["low"], q["high"], group))
     return rows
 
