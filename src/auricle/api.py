@@ -17,6 +17,7 @@ from auricle.errors import AudioError, DataError
 from auricle.evaluation import pages
 from auricle.evaluation.evaluate import evaluate as evaluate
 from auricle.evaluation.probe import probe as probe
+from auricle.evaluation.results import Result
 from auricle.files import Spool
 from auricle.inference.model import Model, Prediction
 from auricle.inference.model import load as load
@@ -24,6 +25,7 @@ from auricle.methods import get_method, get_preset, method_names, preset_names
 from auricle.training import finetune as _finetune
 from auricle.training import pretrain as _pretrain
 from auricle.training.distributed import processes
+from auricle.training.folds import finetune_folds
 
 Paths = str | Path | Sequence[str | Path]
 
@@ -86,6 +88,7 @@ def finetune(
     *,
     label: str = "label",
     task: str = "",
+    recipe: str = "",
     settings: Mapping[str, Any] | None = None,
     split_column: str | None = None,
     group_column: str | None = None,
@@ -100,8 +103,9 @@ def finetune(
 ) -> Path:
     """Fine-tune a checkpoint on labelled audio, or resume the run in `out`; returns the run directory.
 
-    `task` is "classification" or "tagging"; if empty, cells with several labels make it tagging. The test part of the
-    data is never trained on; of folds or groups, `held_out` is left out (the last, if empty).
+    `recipe` is a published fine-tuning, such as "esc50"; the command `auricle list` shows them. `task` is
+    "classification" or "tagging"; if empty, cells with several labels make it tagging. The test part of the data is
+    never trained on; of folds or groups, `held_out` is left out (the last, if empty).
     `random_weights` trains the same network from scratch, from that seed.
     """
     started = time.monotonic()
@@ -112,6 +116,7 @@ def finetune(
             _list(data),
             label=label,
             task=task,
+            recipe=recipe,
             settings=settings,
             split_column=split_column,
             group_column=group_column,
@@ -133,6 +138,38 @@ def finetune(
     if group.first:
         pages.finetuning_page(run)
     return run
+
+
+def cross_validate(
+    model: str | Path,
+    data: Paths,
+    out: str | Path,
+    *,
+    steps: int = 0,
+    checkpoint_every: int = 0,
+    workers: int = 0,
+    quiet: bool = False,
+    command: str = "",
+    **options: Any,
+) -> Result:
+    """Fine-tune once for every fold or group of the data, or go on in `out`; returns the score over all of them.
+
+    Every clip is tested by the network that left it out. `options` are those of `finetune`. Writes `result.json` and
+    `report.html`.
+    """
+    group = processes()
+    plans = group.together(lambda: _finetune.plan_folds(model, _list(data), steps=steps, **options))
+    runs = finetune_folds(plans, Path(out), checkpoint_every=checkpoint_every, workers=workers, quiet=quiet)
+
+    def report() -> Result:
+        for run in runs:
+            pages.finetuning_page(run)
+        result = evaluate(out, _list(data), command=command)
+        result.write(Path(out) / "result.json")
+        pages.result_page(result, Path(out) / "report.html")
+        return result
+
+    return group.on_first(report)
 
 
 def check(

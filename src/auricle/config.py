@@ -37,6 +37,7 @@ class TrainConfig:
     For fine-tuning: `loss` is cross-entropy over classes that exclude each other, or one yes-or-no question per class;
     "auto" takes the first to tell classes apart, the second for tagging. `head` reads the pooled output, or a learned
     mixture of the layers ("mix"). `balanced` draws clips so that rare labels come as often as common ones.
+    `window_seconds` is what the network hears at once when it is applied; 0: as much as `crop_seconds`.
     `average_epochs` (first, last) makes the final weights the mean of those at the ends of these epochs; 0, 0 does not.
     """
 
@@ -45,6 +46,7 @@ class TrainConfig:
     batch_size: int = 16
     accumulate: int = 1
     crop_seconds: float = 10.24
+    window_seconds: float = 0.0
     optimizer: Literal["adamw", "adam"] = "adamw"
     lr: float = 1e-3
     head_lr_factor: float = 1.0
@@ -77,7 +79,16 @@ class TrainConfig:
             self,
             positive=("batch_size", "accumulate", "crop_seconds", "lr", "decay_every", "decay_factor"),
             not_negative=(
-                *("steps", "epochs", "head_lr_factor", "weight_decay", "clip_norm", "warmup_steps", "final_lr"),
+                *(
+                    "steps",
+                    "epochs",
+                    "head_lr_factor",
+                    "weight_decay",
+                    "clip_norm",
+                    "warmup_steps",
+                    "final_lr",
+                    "window_seconds",
+                ),
                 *("decay_start", "mask_freq", "mask_time", "validate_every", "max_bad_fraction"),
             ),
             shares=("warmup", "mixup", "label_smoothing", "val_fraction"),

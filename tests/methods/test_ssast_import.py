@@ -224,6 +224,15 @@ def test_a_fine_tuned_file_becomes_a_classifier(layout: str) -> None:
     assert module.encoder.config.stride == (STRIDES[layout]["stride_freq"], STRIDES[layout]["stride_time"])
 
 
+def test_a_file_fine_tuned_on_audioset_becomes_a_tagger(tmp_path: Path) -> None:
+    torch.save(official_state("patch-finetune", classes=5), tmp_path / "official.pth")
+    options = {**STRIDES["patch-finetune"], **OPTIONS}
+    path = import_checkpoint(tmp_path / "official.pth", tmp_path / "out", options=options, task="tagging").path
+    scores = auricle.load(path).classify(torch.randn(16000), RATE).scores
+    assert auricle.load(path).task == "tagging"
+    assert sum(scores.values()) != pytest.approx(1)
+
+
 @pytest.mark.parametrize("missing", [["stride_time"], ["norm_mean", "norm_std"], ["pooling"], ["window_frames"]])
 def test_a_fine_tuned_file_asks_for_exactly_what_is_missing(missing: list[str]) -> None:
     options = {key: value for key, value in STRIDES["patch-finetune"].items() if key not in missing}

@@ -23,6 +23,12 @@ def add(verbs: Verbs) -> None:
     p.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="structure that the file does not hold"
     )
+    p.add_argument(
+        "--task",
+        default="classification",
+        choices=("classification", "tagging"),
+        help="of a fine-tuned file: one label per clip, or any number",
+    )
     p.add_argument("--classes", metavar="FILE", help="label names of a fine-tuned file, one per line")
 
     p = verb(verbs, "parity", run_parity, "recompute reference cases and compare")
@@ -30,7 +36,7 @@ def add(verbs: Verbs) -> None:
     p.add_argument("--json", action="store_true", help="print JSON instead of a table")
     p.add_argument("--outputs", metavar="DIR", help="write what was computed below DIR")
 
-    verb(verbs, "list", run_list, "show methods and presets")
+    verb(verbs, "list", run_list, "show methods, presets and recipes")
 
     p = verb(verbs, "info", run_info, "show what a checkpoint or sound file is")
     p.add_argument("model", help="checkpoint, run directory or sound file")
@@ -52,7 +58,9 @@ def run_import(args: argparse.Namespace) -> int:
             ]
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"--classes {args.classes} cannot be read: {error}.") from None
-    report = import_checkpoint(Path(args.file), Path(args.out), options=parse_assignments(args.set), classes=classes)
+    report = import_checkpoint(
+        Path(args.file), Path(args.out), options=parse_assignments(args.set), classes=classes, task=args.task
+    )
     print("\n".join(report.lines()))
     print(f"checkpoint: {report.path}")
     return 0
@@ -90,6 +98,8 @@ def run_list(args: argparse.Namespace) -> int:
         for preset, value in method.PRESETS.items():
             size = parameters(method, value.model) / 1e6
             print(f"  {f'{name}-{preset}':20} {size:6.1f} M parameters in the encoder  {value.note}")
+        for recipe, published in method.RECIPES.items():
+            print(f"  --recipe {recipe:18} {published.note}")
     return 0
 
 

@@ -107,6 +107,16 @@ def run_evaluate(args: argparse.Namespace) -> int:
 
 def _finish(result: Result, path: str | None) -> int:
     from auricle.evaluation.pages import result_page
+
+    show_result(result)
+    if path:
+        result.write(path)
+        print(f"report: {result_page(result, Path(path).with_suffix('.html'))}")
+    return 0
+
+
+def show_result(result: Result) -> None:
+    """Print the scores of a result with their intervals."""
     from auricle.evaluation.results import verdict
 
     for name, q in result.metrics.items():
@@ -123,10 +133,6 @@ def _finish(result: Result, path: str | None) -> int:
         print(_layer(row))
     for note in result.protocol.get("notes", ()):
         print(f"note: {note}", file=sys.stderr)
-    if path:
-        result.write(path)
-        print(f"report: {result_page(result, Path(path).with_suffix('.html'))}")
-    return 0
 
 
 def _decimal(value: float | None) -> str:

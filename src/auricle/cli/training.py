@@ -6,8 +6,10 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from auricle.cli.evaluation import show_result
 from auricle.cli.options import label_options, training_options, verb
 from auricle.config import parse_assignments
+from auricle.errors import ConfigError
 
 if TYPE_CHECKING:
     from auricle.cli.options import Verbs
@@ -27,13 +29,16 @@ def add(verbs: Verbs) -> None:
     p.add_argument("data", nargs="+", help="labelled data: a folder with manifest.csv, a CSV, or a folder per class")
     training_options(p)
     label_options(p)
+    p.add_argument("--recipe", default="", help="a published fine-tuning; see: auricle list")
     p.add_argument(
         "--task",
         default="",
         choices=("classification", "tagging"),
         help="one label per clip, or any number (what the labels say)",
     )
-    p.add_argument("--held-out", default="", metavar="FOLD", help="fold or group to leave out (the last)")
+    p.add_argument(
+        "--held-out", default="", metavar="FOLD", help="fold or group to leave out (the last); all: each in turn"
+    )
     p.add_argument("--random-weights", type=int, metavar="SEED", help="train the same network from scratch")
 
 
@@ -73,17 +78,19 @@ def run_finetune(args: argparse.Namespace) -> int:
     options: dict[str, Any] = {
         "label": args.label,
         "task": args.task,
+        "recipe": args.recipe,
         "settings": _settings(args),
         "split_column": args.split_column,
         "group_column": args.group_column,
-        "held_out": args.held_out,
         "random_weights": args.random_weights,
     }
+    if args.held_out == "all":
+        return _cross_validate(args, options)
     if args.dry_run:
-        plan = finetune.plan(args.model, args.data, **options, steps=args.steps, seed=args.seed)
+        plan = finetune.plan(args.model, args.data, held_out=args.held_out, **options, steps=args.steps, seed=args.seed)
         print(estimate.finetuning(plan, args.max_minutes))
         return 0
-    api.finetune(args.model, args.data, args.out, **options, **_budget(args))
+    api.finetune(args.model, args.data, args.out, held_out=args.held_out, **options, **_budget(args))
     return _finish(args.out)
 
 
@@ -98,6 +105,24 @@ def _finish(out: str) -> int:
 def _settings(args: argparse.Namespace) -> dict[str, Any]:
     settings = parse_assignments(args.set)
     return settings if args.accumulate is None else settings | {"accumulate": args.accumulate}
+
+
+def _cross_validate(args: argparse.Namespace, options: dict[str, Any]) -> int:
+    from auricle import api
+    from auricle.training import estimate, finetune
+    from auricle.training.distributed import processes
+
+    if args.max_minutes:
+        raise ConfigError("--held-out all trains all folds equally long: give --steps or epochs, not --max-minutes.")
+    if args.dry_run:
+        plans = finetune.plan_folds(args.model, args.data, **options, steps=args.steps, seed=args.seed)
+        print(f"{estimate.finetuning(plans[0])}\nfolds       {len(plans)}, each as above")
+        return 0
+    budget = {name: value for name, value in _budget(args).items() if name != "max_minutes"}
+    result = api.cross_validate(args.model, args.data, args.out, **options, **budget, command=args.command_line)
+    if processes().first:
+        show_result(result)
+    return _finish(args.out)
 
 
 def _budget(args: argparse.Namespace) -> dict[str, Any]:

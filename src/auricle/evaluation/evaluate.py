@@ -16,27 +16,31 @@ from auricle.data.labels import Labels, read_labels
 from auricle.data.splits import SPLIT_COLUMN, stated_part
 from auricle.errors import CheckpointError, ConfigError, DataError
 from auricle.evaluation.classify import RESAMPLES, Predictions
+from auricle.evaluation.folds import fold_scores
 from auricle.evaluation.probe import describe
 from auricle.evaluation.results import Result
 from auricle.evaluation.tagging import TagPredictions
 from auricle.inference.model import Model, load
 from auricle.training.finetune import Split, choose_fold
+from auricle.training.folds import fold_runs
 
 SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
-class Part:
-    """Items of a data set that are tested on, and in words how they were chosen."""
+class Tested:
+    """What a run says about a part of labelled data: probabilities [N, C] of its `classes` for the items `indices`.
 
-    manifest: Manifest
-    labels: Labels
+    `chosen_by` says in words how the items were chosen. Of a cross-validation, `model` is the first network, and
+    `folds` is what each says about its own fold.
+    """
+
+    model: Model
+    classes: tuple[str, ...]
     indices: tuple[int, ...]
+    probability: NDArray[np.float64]
     chosen_by: str
-
-    @property
-    def ids(self) -> tuple[str, ...]:
-        return tuple(self.manifest[i].id for i in self.indices)
+    folds: tuple[Tested, ...] = ()
 
 
 def evaluate(
@@ -54,7 +58,7 @@ def evaluate(
 
     The part is what the data's split column says. Where the data has folds, groups or no split, it is the one that the
     run used: its checkpoint keeps columns, seed and the fold it left out. `split="all"` takes everything. The task is
-    the run's.
+    the run's. Of a cross-validation, each network tests the fold that it left out, and all items are scored together.
 
     `ensemble` names more runs of the same classes: the probabilities of all are averaged, in equal parts.
 
@@ -63,30 +67,27 @@ def evaluate(
         ConfigError: the ensemble's members have other classes, or left out another part of the data.
         DataError: the part is empty, or shares no label with the model.
     """
-    models = [load_classifier(name) for name in (run, *ensemble)]
-    model = models[0]
     manifest = read_data(data)
     manifest.require_all("an evaluation")
-    column = label or model.config.get("label", "label")
-    labels = read_labels(manifest, column, model.task)
-    parts = [choose_part(manifest, labels, split, _split_of(m, split_column, group_column)) for m in models]
-    for name, member, part in zip(ensemble, models[1:], parts[1:], strict=True):
-        if (member.classes, member.task) != (model.classes, model.task):
+    folded = fold_runs(Path(run))
+    first = load_classifier(folded[0] if folded else run)
+    labels = read_labels(manifest, label or first.config.get("label", "label"), first.task)
+    tested = [predict_part(name, manifest, labels, split, split_column, group_column) for name in (run, *ensemble)]
+    for name, member in zip(ensemble, tested[1:], strict=True):
+        if (member.classes, member.model.task) != (tested[0].classes, first.task):
             raise ConfigError(f"{name} has other classes than {run}; an ensemble needs members with the same ones.")
-        if part.indices != parts[0].indices:
+        if member.indices != tested[0].indices:
             raise ConfigError(
-                f"{name} left out other clips than {run} ({part.chosen_by}; {parts[0].chosen_by}), so it may have "
+                f"{name} left out other clips than {run} ({member.chosen_by}; {tested[0].chosen_by}), so it may have "
                 "learned from clips that are tested; give members that left out the same part."
             )
-    probability = np.mean([predict_part(m, parts[0]) for m in models], axis=0)
-    return score(
-        model,
-        parts[0],
-        probability,
-        command=command,
-        protocol={"split": split, **({"ensemble": len(models)} if ensemble else {})},
-        members=[describe(m) for m in models] if ensemble else [],
-    )
+    together = replace(tested[0], probability=np.mean([member.probability for member in tested], axis=0))
+    protocol: dict[str, Any] = {"split": split}
+    if ensemble:
+        protocol |= {"ensemble": len(tested), "members": [describe(member.model) for member in tested]}
+    if folded and not ensemble:
+        protocol |= fold_scores(folded, together.folds, labels)
+    return score(together, manifest, labels, command=command, protocol=protocol)
 
 
 def load_classifier(run: str | Path) -> Model:
@@ -101,8 +102,49 @@ def load_classifier(run: str | Path) -> Model:
     return model
 
 
-def choose_part(manifest: Manifest, labels: Labels, name: str, split: Split) -> Part:
-    """The part called train, val, test or all.
+def predict_part(
+    run: str | Path,
+    manifest: Manifest,
+    labels: Labels,
+    part: str,
+    split_column: str | None = None,
+    group_column: str | None = None,
+) -> Tested:
+    """What a run, or each network of a cross-validation about its own fold, says about a part of the data.
+
+    Raises:
+        ConfigError: another part of a cross-validation than the folds it left out.
+    """
+    folded = fold_runs(Path(run))
+    if folded and part != "test":
+        raise ConfigError(f"{run} is a cross-validation and tests the folds that were left out, not --split {part}.")
+    results = []
+    for name in folded or [Path(run)]:
+        model = load_classifier(name)
+        indices, used = choose_part(manifest, labels, part, _split_of(model, split_column, group_column))
+        probability = model.classify_items([manifest[i] for i in indices])
+        results.append(Tested(model, model.classes, tuple(indices), probability, used))
+    if not folded:
+        return results[0]
+    classes = tuple(sorted({name for result in results for name in result.classes}))
+    order = np.argsort([i for result in results for i in result.indices])
+    indices = tuple(int(i) for i in np.concatenate([result.indices for result in results])[order])
+    if len(set(indices)) < len(indices):
+        raise ConfigError(f"{run} was made with other folds than this data has; give the data it was made with.")
+    probability = np.concatenate([_in_classes(result, classes) for result in results])[order]
+    used = f"each of {len(results)} folds, by the run that left it out"
+    return Tested(results[0].model, classes, indices, probability, used, tuple(results))
+
+
+def _in_classes(tested: Tested, classes: tuple[str, ...]) -> NDArray[np.float64]:
+    """Probabilities [N, C] of `classes`; 0 for those that a run never met."""
+    wide = np.zeros((len(tested.indices), len(classes)))
+    wide[:, [classes.index(name) for name in tested.classes]] = tested.probability
+    return wide
+
+
+def choose_part(manifest: Manifest, labels: Labels, name: str, split: Split) -> tuple[Sequence[int], str]:
+    """The items of the part called train, val, test or all, and in words how they were chosen.
 
     Raises:
         DataError: no such part, or it is empty.
@@ -115,76 +157,55 @@ def choose_part(manifest: Manifest, labels: Labels, name: str, split: Split) -> 
         raise DataError(f"--split must be one of {', '.join((*SPLITS, 'all'))}, got '{name}'.")
     if not indices:
         raise DataError(f"the part '{name}' of {manifest.source} is empty; choose another --split.")
-    return Part(manifest, labels, tuple(indices), used)
+    return indices, used
 
 
-def predict_part(model: Model, part: Part) -> NDArray[np.float64]:
-    """Probabilities [N, C] of a part's items."""
-    return model.classify_items([part.manifest[i] for i in part.indices])
-
-
-def score(
-    model: Model,
-    part: Part,
-    probability: NDArray[np.float64],
-    *,
-    command: str,
-    protocol: dict[str, Any],
-    members: Sequence[dict[str, Any]] = (),
-) -> Result:
-    """The result of probabilities [N, C] over a model's classes for a part's items.
+def score(tested: Tested, manifest: Manifest, labels: Labels, *, command: str, protocol: dict[str, Any]) -> Result:
+    """The result of what was tested.
 
     Raises:
         DataError: none of the labels is known to the model.
     """
-    present = part.labels.classes(part.indices)
-    unknown = sorted(set(present) - set(model.classes))
+    present = labels.classes(tested.indices)
+    unknown = sorted(set(present) - set(tested.classes))
     if len(unknown) == len(present):
         raise DataError(
             f"none of the labels ({', '.join(unknown[:5])}) is known to the model, which tells apart "
-            f"{', '.join(model.classes[:5])} ...; is this the right --label?"
+            f"{', '.join(tested.classes[:5])} ...; is this the right --label?"
         )
     outcome: dict[str, Any]
-    if model.task == "tagging":
-        truth = part.labels.targets(part.indices, model.classes).astype(bool)
-        tags = TagPredictions(part.ids, model.classes, truth, probability)
+    ids = tuple(manifest[i].id for i in tested.indices)
+    if labels.task == "tagging":
+        truth = labels.targets(tested.indices, tested.classes).astype(bool)
+        tags = TagPredictions(ids, tested.classes, truth, tested.probability)
         metrics, resamples = tags.metrics()
         outcome = {"metrics": metrics, "per_class": tags.per_class(), "items": tags.items()}
     else:
-        predictions = classified(model, part, probability)
-        outcome = {
-            "metrics": predictions.metrics(),
-            "confusion": predictions.confusion(),
-            "items": predictions.items(),
-        }
-        resamples = RESAMPLES
+        best = tested.probability.argmax(1)
+        predictions = Predictions(
+            ids=ids,
+            truth=tuple(labels.sets[i][0] for i in tested.indices),
+            predicted=tuple(tested.classes[i] for i in best),
+            scores=tuple(float(row[i]) for row, i in zip(tested.probability, best, strict=True)),
+        )
+        confusion, resamples = predictions.confusion(), RESAMPLES
+        outcome = {"metrics": predictions.metrics(), "confusion": confusion, "items": predictions.items()}
     return Result(
-        task=model.task,
+        task=labels.task,
         command=command,
-        model=describe(model) | ({"members": list(members)} if members else {}),
-        data={"hash": part.manifest.hash, "source": part.manifest.source, "items": len(part.manifest)},
-        seed=model.config.get("split", {}).get("seed", 0),
+        model=describe(tested.model),
+        data={"hash": manifest.hash, "source": manifest.source, "items": len(manifest)},
+        seed=tested.model.config.get("split", {}).get("seed", 0),
         protocol={
             **protocol,
-            "label": part.labels.column,
-            "chosen_by": part.chosen_by,
-            "tested": len(part.indices),
-            "classes": len(model.classes),
+            "label": labels.column,
+            "chosen_by": tested.chosen_by,
+            "tested": len(tested.indices),
+            "classes": len(tested.classes),
             "unknown_labels": unknown,
             "interval": f"95 % percentile bootstrap over test items, {resamples} resamples",
         },
         **outcome,
-    )
-
-
-def classified(model: Model, part: Part, probability: NDArray[np.float64]) -> Predictions:
-    """The likeliest class of each item beside its label."""
-    best = probability.argmax(1)
-    return Predictions(
-        ids=part.ids,
-        truth=tuple(part.labels.sets[i][0] for i in part.indices),
-        predicted=tuple(model.classes[i] for i in best),
-        scores=tuple(float(row[i]) for row, i in zip(probability, best, strict=True)),
     )
 
 

@@ -105,14 +105,16 @@ def finetuning_page(run: Path) -> Path:
     )
     if model.task == "tagging":
         report.figure(
-            figures.loss_curves(rows, ["val_mAP", "val_ensemble"]),
-            "Mean average precision on validation clips, and that of the mean of all predictions so far.",
+            figures.loss_curves(rows, ["val_mAP", "val_ensemble", "test_mAP"]),
+            "Mean average precision on validation clips, and that of the mean of all predictions so far; in a "
+            "cross-validation, on the fold that is left out, which chooses nothing.",
             "Curves of mean average precision over steps",
         )
     else:
         report.figure(
-            figures.loss_curves(rows, ["accuracy", "val_accuracy"]),
-            "Training (augmented batches) and validation accuracy.",
+            figures.loss_curves(rows, ["accuracy", "val_accuracy", "test_accuracy"]),
+            "Training (augmented batches) and validation accuracy; in a cross-validation, on the fold that is left "
+            "out, which chooses nothing.",
             "Accuracy curves over steps",
         )
     report.heading("Settings")
@@ -144,6 +146,8 @@ def result_page(result: Result, path: Path) -> Path:
         )
     if result.layers:
         add_layers(report, result)
+    if "folds" in result.protocol:
+        add_folds(report, result.protocol)
     if result.confusion:
         report.heading("Confusion")
         report.figure(
@@ -161,6 +165,22 @@ def result_page(result: Result, path: Path) -> Path:
     report.heading("Reproduce")
     report.code(result.command or "(called from Python)")
     return report.write(path)
+
+
+def add_folds(report: Report, protocol: Mapping[str, Any]) -> None:
+    """The score of each fold, and how their mean went along the training."""
+    report.heading("Folds")
+    columns = list(protocol["folds"][0])
+    report.table(columns, [[fold[name] for name in columns] for fold in protocol["folds"]])
+    if "curve" in protocol:
+        score = columns[-1]
+        rows = [{"number": row["number"], f"mean {score}": row["mean"]} for row in protocol["curve"]]
+        report.figure(
+            figures.loss_curves(rows, [f"mean {score}"], x="number"),
+            f"Mean {score} of the folds that are left out, each time that they were scored in training.",
+            f"Curve of mean {score} over the folds",
+        )
+        report.text("; ".join(protocol["notes"]) + ".")
 
 
 def add_classes(report: Report, classes: Sequence[Mapping[str, Any]]) -> None:

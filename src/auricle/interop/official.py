@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from auricle.config import to_dict
+from auricle.data.labels import Task
 from auricle.errors import CheckpointError
 from auricle.methods import get_method, method_names
 from auricle.methods.base import Imported
@@ -46,7 +47,12 @@ class ImportReport:
 
 
 def import_checkpoint(
-    file: Path, out: Path, *, options: Mapping[str, Any] | None = None, classes: Sequence[str] = ()
+    file: Path,
+    out: Path,
+    *,
+    options: Mapping[str, Any] | None = None,
+    classes: Sequence[str] = (),
+    task: Task = "classification",
 ) -> ImportReport:
     """Convert a published checkpoint file to a checkpoint directory.
 
@@ -55,6 +61,7 @@ def import_checkpoint(
         out: the directory to make.
         options: structure that the file does not hold; the error says which.
         classes: label names of a fine-tuned file; numbers, if left out.
+        task: of a fine-tuned file: whether its classes exclude each other, or any number may be present.
 
     Raises:
         CheckpointError: the file is unreadable, holds code, is of no known method, or does not fit.
@@ -65,7 +72,7 @@ def import_checkpoint(
     broken = [name for name, value in imported.state.items() if not bool(torch.isfinite(value).all())]
     if broken:
         raise CheckpointError(f"{file}: {len(broken)} tensors hold NaN or infinity ({', '.join(broken[:5])}).")
-    module = build(imported, classes, str(file))
+    module = build(imported, classes, str(file), task)
     config: dict[str, Any] = {
         "kind": imported.kind,
         "method": imported.method,
@@ -79,7 +86,7 @@ def import_checkpoint(
         "tensors": [t.__dict__ for t in imported.tensors],
     }
     if isinstance(module, Classifier):
-        config |= {"classes": list(module.classes), "label": "label"}
+        config |= {"classes": list(module.classes), "label": "label", "task": module.task, "loss": module.loss}
     path = save_checkpoint(out.absolute().parent, out.name, weights=module.state_dict(), config=config)
     return ImportReport(path, imported)
 
@@ -146,7 +153,9 @@ def recognise(state: Mapping[str, Tensor], options: Mapping[str, Any] | None, wh
     raise CheckpointError(f"{where} is no checkpoint of {known}; its first tensors are {', '.join(list(state)[:4])}.")
 
 
-def build(imported: Imported, classes: Sequence[str] = (), where: str = "the file") -> nn.Module:
+def build(
+    imported: Imported, classes: Sequence[str] = (), where: str = "the file", task: Task = "classification"
+) -> nn.Module:
     """The module of an imported checkpoint with its weights.
 
     Raises:
@@ -164,7 +173,7 @@ def build(imported: Imported, classes: Sequence[str] = (), where: str = "the fil
         if imported.kind == "pretraining":
             objective: nn.Module = method.build_objective(imported.config)
             return objective
-        return Classifier(method.build_encoder(imported.config), names)
+        return Classifier(method.build_encoder(imported.config), names, task=task)
 
     # What is drawn here is overwritten; the caller's generators stay as they are.
     with torch.random.fork_rng(devices=[]):

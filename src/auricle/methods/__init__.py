@@ -11,7 +11,7 @@ from importlib.metadata import entry_points
 from typing import cast
 
 from auricle.errors import ConfigError, did_you_mean
-from auricle.methods.base import Method, Preset
+from auricle.methods.base import Method, Preset, Recipe
 
 METHODS: dict[str, str] = {
     "ssast": "auricle.methods.ssast",
@@ -66,6 +66,19 @@ def find_preset(name: str) -> tuple[str, str]:
             return method, name.removeprefix(f"{method}-")
     having = [method for method in method_names() if name in get_method(method).PRESETS]
     return (having[0], name) if len(having) == 1 else ("", "")
+
+
+def get_recipe(method: str, name: str) -> Recipe:
+    """A recipe of a method by its name.
+
+    Raises:
+        ConfigError: no such method or recipe.
+    """
+    recipes = get_method(method).RECIPES
+    if name not in recipes:
+        known = f"its recipes are {', '.join(recipes)}" if recipes else "it has none"
+        raise ConfigError(f"{method} has no recipe '{name}'{did_you_mean(name, recipes)}; {known}.")
+    return recipes[name]
 
 
 def preset_names() -> list[str]:

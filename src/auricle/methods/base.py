@@ -5,6 +5,7 @@ B batch, S samples, N tokens, P prefix tokens, D width, (f, t) token grid.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -14,6 +15,7 @@ from torch import Tensor
 from auricle.audio.read import Channel
 from auricle.config import DataclassInstance, TrainConfig
 from auricle.data.batch import Batch
+from auricle.data.labels import Task
 
 Capability = Literal["pretrain", "embed", "finetune", "decode"]
 
@@ -93,6 +95,27 @@ class Preset:
 
 
 @dataclass(frozen=True)
+class Recipe:
+    """A published fine-tuning on one data set: what it changes of a pretrained network, and how it trains.
+
+    Attributes:
+        task: one label per clip, or several.
+        model: fields of the method's config that take these values.
+        train: the whole training.
+        note: one line for `auricle list`.
+    """
+
+    task: Task
+    model: Mapping[str, Any]
+    train: TrainConfig
+    note: str
+
+    def fit(self, config: Any) -> tuple[Any, TrainConfig]:
+        """The network's config and the training for a network of `config`."""
+        return dataclasses.replace(config, **self.model), self.train
+
+
+@dataclass(frozen=True)
 class ImportedTensor:
     """One tensor of a foreign checkpoint: where it went, or why it is not used."""
 
@@ -126,6 +149,7 @@ class Method(Protocol):
     CAPABILITIES: frozenset[Capability]
     CONFIG: type[DataclassInstance]
     PRESETS: Mapping[str, Preset]
+    RECIPES: Mapping[str, Recipe]
     DEFAULT_PRESET: str
 
     def build_encoder(self, config: Any) -> Any: ...

@@ -253,15 +253,31 @@ def prune(run: Path, keep: int, protected: Collection[int]) -> None:
     Raises:
         CheckpointError: the file system refuses.
     """
-    for step in steps_saved(run)[: -max(2, keep)]:
-        if step not in protected:
-            try:
-                _remove(run / step_name(step))
-            except OSError as error:
-                raise CheckpointError(
-                    f"{run / step_name(step)} could not be removed: {error}; "
-                    "mend the permissions and run the same command again."
-                ) from error
+    _remove_steps(run, [step for step in steps_saved(run)[: -max(2, keep)] if step not in protected])
+
+
+def _remove_steps(run: Path, steps: Collection[int]) -> None:
+    for step in steps:
+        try:
+            _remove(run / step_name(step))
+        except OSError as error:
+            raise CheckpointError(
+                f"{run / step_name(step)} could not be removed: {error}; "
+                "mend the permissions and run the same command again."
+            ) from error
+
+
+def thin(run: Path) -> None:
+    """Of a run that is complete, keep only the newest checkpoint and the best.
+
+    Raises:
+        CheckpointError: the file system refuses.
+    """
+    newest, _ = latest(run)
+    if newest is None:
+        return
+    best = newest.state.get("best") or {}
+    _remove_steps(run, [s for s in steps_saved(run) if s not in (newest.state["step"], best.get("step"))])
 
 
 def remove_stale(run: Path) -> None:

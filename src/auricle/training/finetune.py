@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from auricle.data.loader import Loader
 from auricle.data.randomness import torch_seed
 from auricle.data.splits import Fold, folds, holdout
 from auricle.errors import CheckpointError, ConfigError, DataError, did_you_mean
-from auricle.methods import find_preset, get_method, get_preset
+from auricle.methods import find_preset, get_method, get_preset, get_recipe
 from auricle.tasks.classification import Classifier
 from auricle.training import checkpoint as ckpt
 from auricle.training.averaging import WeightAverage
@@ -48,6 +50,7 @@ class FinetunePlan:
     checkpoint: ckpt.Checkpoint | None
     method: str
     preset: str
+    recipe: str
     model: Any
     train: TrainConfig
     manifest: Manifest
@@ -57,6 +60,7 @@ class FinetunePlan:
     fold: Fold
     seed: int
     weights_seed: int | None
+    watch_test: bool = False
 
     def config(self) -> dict[str, Any]:
         """What `config.yaml` records and a resumed run must repeat."""
@@ -64,6 +68,7 @@ class FinetunePlan:
             "command": "finetune",
             "method": self.method,
             "preset": self.preset,
+            "recipe": self.recipe,
             "model": to_dict(self.model),
             "train": to_dict(self.train),
             "seed": self.seed,
@@ -74,29 +79,58 @@ class FinetunePlan:
             "label": self.labels.column,
             "task": self.labels.task,
             "split": asdict(self.split),
+            "watch_test": self.watch_test,
         }
 
 
-def plan(
+def plan(model: str | Path, data: Sequence[str | Path], *, held_out: str = "", **options: Any) -> FinetunePlan:
+    """Resolve a fine-tuning that leaves out one part of the data; `options` as in `draft`.
+
+    The test part of the data's own split is never trained on. Where the data has folds or groups instead of a split,
+    `held_out` names the one to leave out (the last, if empty). Without validation items, the last weights are kept,
+    unless `val_fraction` takes a part of the training items for choosing the best.
+
+    Raises:
+        ConfigError, DataError, CheckpointError: as their messages say.
+    """
+    common, available = draft(model, data, **options)
+    return _for_fold(common, pick_fold(available, held_out))
+
+
+def plan_folds(model: str | Path, data: Sequence[str | Path], **options: Any) -> list[FinetunePlan]:
+    """Resolve as many fine-tunings as the data has folds or groups, each leaving out another one.
+
+    The part left out is scored along the way, but nothing is chosen by it. Options and errors as in `plan`.
+    """
+    common, available = draft(model, data, **options)
+    if len(available) == 1:
+        raise ConfigError(
+            "--held-out all is for folds or groups, but this data states one train and one test part; leave it out, or "
+            "name a column of folds or groups with --split-column or --group-column."
+        )
+    return [dataclasses.replace(_for_fold(common, fold), watch_test=True) for fold in available]
+
+
+def draft(
     model: str | Path,
     data: Sequence[str | Path],
     *,
     label: str = "label",
     task: str = "",
+    recipe: str = "",
     settings: Mapping[str, Any] | None = None,
     split_column: str | None = None,
     group_column: str | None = None,
-    held_out: str = "",
     random_weights: int | None = None,
     steps: int = 0,
     seed: int = 0,
-) -> FinetunePlan:
-    """Resolve a fine-tuning.
+) -> tuple[FinetunePlan, list[Fold]]:
+    """Resolve all of a fine-tuning but the fold it leaves out, and the folds that there are.
 
-    `task` is "classification" or "tagging"; if empty, the labels decide: see `auricle.data.labels.read_labels`.
-    The test part of the data's own split is never trained on. Where the data has folds or groups instead of a split,
-    `held_out` names the one to leave out (the last, if empty). Without validation items, the last weights are kept,
-    unless `val_fraction` takes a part of the training items for choosing the best.
+    `recipe` names a published fine-tuning of the method: its task, input statistics and training are laid over the
+    checkpoint's network, and `settings` over them. Without one, the checkpoint's preset says how to train.
+    `task` is "classification" or "tagging"; if empty, the recipe or the labels decide: see
+    `auricle.data.labels.read_labels`. `random_weights` is the seed of a network that begins from scratch.
 
     Raises:
         ConfigError, DataError, CheckpointError: as their messages say.
@@ -118,48 +152,74 @@ def plan(
     elif "epochs" in settings:
         # A preset's number of steps would hide the epochs that were asked for.
         settings.setdefault("steps", 0)
-    network, train_config = override((base, chosen.finetune), settings)  # type: ignore[type-var]
+    training = chosen.finetune
+    if recipe:
+        published = get_recipe(method_name, recipe)
+        base, training = published.fit(base)
+        task = task or published.task
+    network, train_config = override((base, training), settings)
     manifest = read_data([Path(p) for p in data]).hearing(network.channel)
     labels = read_labels(manifest, label, task)
     if labels.task == "tagging" and train_config.loss == "ce":
         raise ConfigError("loss=ce is for labels that exclude each other; tagging needs --set loss=bce.")
-    fold = choose_fold(manifest, labels.strata, Split(split_column, group_column, held_out, seed))
-    split = Split(split_column, group_column, fold.name, seed)
-    if train_config.val_fraction and not fold.val:
-        val = holdout(fold.train, labels.strata, train_config.val_fraction, seed, manifest.ids)
-        chosen_val = set(val)
-        fold = Fold(fold.name, tuple(i for i in fold.train if i not in chosen_val), tuple(val), fold.test, fold.note)
-    classes = labels.classes(fold.train)
-    if len(classes) < 2 and labels.task == "classification":
-        raise DataError(
-            f"column '{label}' has {len(classes)} class in the training part ({', '.join(classes) or 'none'}); "
-            "a classifier needs at least two: choose another --label."
-        )
-    return FinetunePlan(
+    columns = {"split_column": split_column, "group_column": group_column}
+    available = folds(manifest, **columns, labels=labels.strata, seed=seed)
+    common = FinetunePlan(
         checkpoint=checkpoint,
         method=method_name,
         preset=preset,
+        recipe=recipe,
         model=network,
         train=train_config,
         manifest=manifest,
         labels=labels,
-        classes=classes,
-        split=split,
-        fold=fold,
+        classes=(),
+        split=Split(split_column, group_column, "", seed),
+        fold=available[-1],
         seed=seed,
         weights_seed=random_weights,
     )
+    return common, available
 
 
-def choose_fold(manifest: Manifest, labels: Sequence[str], split: Split) -> Fold:
+def _for_fold(common: FinetunePlan, fold: Fold) -> FinetunePlan:
+    """The plan that leaves out one fold.
+
+    Raises:
+        DataError: fewer than two classes are left to tell apart.
+    """
+    labels, seed = common.labels, common.seed
+    if common.train.val_fraction and not fold.val:
+        val = holdout(fold.train, labels.strata, common.train.val_fraction, seed, common.manifest.ids)
+        chosen = set(val)
+        fold = dataclasses.replace(fold, train=tuple(i for i in fold.train if i not in chosen), val=tuple(val))
+    classes = labels.classes(fold.train)
+    if len(classes) < 2 and labels.task == "classification":
+        raise DataError(
+            f"column '{labels.column}' has {len(classes)} class in the training part ({', '.join(classes) or 'none'}); "
+            "a classifier needs at least two: choose another --label."
+        )
+    split = dataclasses.replace(common.split, held_out=fold.name)
+    return dataclasses.replace(common, classes=classes, split=split, fold=fold)
+
+
+def choose_fold(manifest: Manifest, strata: Sequence[str], split: Split) -> Fold:
     """One fold of the data: the one called `split.held_out`, else the only one, else the last.
 
     Raises:
         ConfigError: no fold of that name.
     """
     columns = {"split_column": split.split_column, "group_column": split.group_column}
-    available = folds(manifest, **columns, labels=labels, seed=split.seed)
-    names, wanted = [fold.name for fold in available], split.held_out
+    return pick_fold(folds(manifest, **columns, labels=strata, seed=split.seed), split.held_out)
+
+
+def pick_fold(available: Sequence[Fold], wanted: str) -> Fold:
+    """The fold of that name; the last, if empty.
+
+    Raises:
+        ConfigError: no fold of that name.
+    """
+    names = [fold.name for fold in available]
     if wanted and wanted not in names:
         raise ConfigError(f"no fold '{wanted}'{did_you_mean(wanted, names)}; the data has {', '.join(names)}.")
     return available[names.index(wanted) if wanted else -1]
@@ -180,7 +240,7 @@ def build(plan: FinetunePlan) -> Classifier:
             }
             encoder = ckpt.restore(lambda: method.build_encoder(plan.model), weights, str(plan.checkpoint.path))
         if plan.checkpoint is None or plan.checkpoint.config["kind"] != "classifier":
-            encoder = method.for_finetuning(encoder, plan.train.crop_seconds)
+            encoder = method.for_finetuning(encoder, plan.train.window_seconds or plan.train.crop_seconds)
         t = plan.train
         return Classifier(
             encoder,
@@ -278,7 +338,7 @@ def finetune(
         progress = train(job, console)
         report_bad_files(progress, console)
         if average and progress.step >= progress.total:
-            save_average(plan, job, average, console)
+            group.on_first(partial(save_average, plan, job, average, console))
     return run
 
 
@@ -308,7 +368,9 @@ def save_average(plan: FinetunePlan, job: Job, average: WeightAverage, console: 
 
 def validation(plan: FinetunePlan, device: torch.device) -> Validation | None:
     """What is measured on the way, if there are items for it."""
-    if not plan.fold.val:
+    parts = {"val": plan.fold.val} | ({"test": plan.fold.test} if plan.watch_test else {})
+    parts = {name: indices for name, indices in parts.items() if indices}
+    if not parts:
         return None
     precision = resolve_precision(plan.train.precision, device)
-    return Validation(plan.manifest, plan.labels, plan.classes, {"val": plan.fold.val}, precision, device)
+    return Validation(plan.manifest, plan.labels, plan.classes, parts, precision, device)

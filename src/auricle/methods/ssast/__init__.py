@@ -1,8 +1,9 @@
 """SSAST: self-supervised audio spectrogram transformer (Gong et al., AAAI 2022, arXiv 2110.09784).
 
 Read in this order: config.py (settings and presets), model.py (the encoder), objective.py (the pretext task),
-official.py (published checkpoints). Official code: YuanGongND/ssast at a1a3eec; where it and the paper differ, the code
-is the default and the paper's form an option (`softmax_over`), because the published weights were made by the code.
+recipes.py (published fine-tunings), official.py (published checkpoints). Official code: YuanGongND/ssast at a1a3eec;
+where it and the paper differ, the code is the default and the paper's form an option (`softmax_over`), because the
+published weights were made by the code.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from auricle.methods.ssast.config import PRESETS, SSASTConfig
 from auricle.methods.ssast.model import SSASTEncoder, adapt_encoder
 from auricle.methods.ssast.objective import SSASTObjective
 from auricle.methods.ssast.official import import_state, recognises
+from auricle.methods.ssast.recipes import RECIPES
 
 CAPABILITIES: frozenset[Capability] = frozenset({"pretrain", "embed", "finetune"})
 CONFIG = SSASTConfig
@@ -42,6 +44,7 @@ __all__ = [
     "CONFIG",
     "DEFAULT_PRESET",
     "PRESETS",
+    "RECIPES",
     "SSASTConfig",
     "SSASTEncoder",
     "SSASTObjective",

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal
 from auricle.config import TrainConfig, check_ranges
 from auricle.errors import ConfigError
 from auricle.methods.base import Preset
+from auricle.methods.ssast.recipes import RECIPES
 from auricle.nn.losses import SoftmaxOver
 from auricle.nn.patches import grid_size
 
@@ -29,6 +30,7 @@ class SSASTConfig:
     `window_frames` is the length the table of positions is made for; shorter clips use its first columns.
     `attend_padding` lets tokens attend to padding and pads every clip to `window_frames`, as the official code does;
     without it, a clip gives the same result whatever it is batched with.
+    `pad_normalised` pads with 0 after normalising (SUPERB's form), not with a log-mel of 0 before it.
     `channel` is what is heard of a file with several: "mean", or a number from 0.
     `mask_count` tokens of a whole window are masked if it is above 0, the same share of a shorter clip; otherwise the
     share `mask_ratio` of a clip's own tokens.
@@ -58,6 +60,7 @@ class SSASTConfig:
     finetune_stride_time: int = 10
     pooling: Literal["mean", "prefix"] = "mean"
     attend_padding: bool = False
+    pad_normalised: bool = False
     init_std: float = 0.02
     position_init: Literal["normal", "sincos"] = "normal"
     task: Literal["joint", "discriminative", "generative"] = "joint"
@@ -168,24 +171,8 @@ def _official(size: str, mode: str) -> Preset:
         validate_every=800 if small else 4000,
         val_fraction=0.01,
     )
-    # run_esc_{patch,frame}.sh.
-    finetune = TrainConfig(
-        epochs=50,
-        batch_size=48,
-        crop_seconds=5.135,
-        optimizer="adam",
-        lr=1e-4,
-        betas=(0.95, 0.999),
-        weight_decay=5e-7,
-        clip_norm=0.0,
-        schedule="multistep",
-        decay_start=6,
-        decay_every=1,
-        decay_factor=0.85,
-        mask_freq=24,
-        mask_time=96,
-        noise=True,
-    )
+    # Any other data set wants a recipe of its own; this one suits short clips.
+    finetune = dataclasses.replace(RECIPES["esc50"].train, precision="auto")
     config = SSASTConfig(**_SIZES[size], **_MODES[mode], mask_count=400, passes=2)  # type: ignore[arg-type]
     return Preset(config, pretrain, finetune, note=f"the paper's {size} model, {mode} mode")
 

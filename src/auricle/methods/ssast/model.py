@@ -83,6 +83,8 @@ class SSASTEncoder(nn.Module):
     @property
     def pad_value(self) -> float:
         """What SSAST's loader pads with: a log-mel of 0, normalised (section 1.2: padding comes before normalising)."""
+        if self.config.pad_normalised:
+            return 0.0
         return -self.config.norm_mean / (2 * self.config.norm_std)
 
     def features(self, waves: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
