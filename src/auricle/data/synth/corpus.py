@@ -14,7 +14,7 @@ import numpy as np
 import soundfile
 
 from auricle.data.synth.dsp import RATE, samples
-from auricle.data.synth.scenes import GENERATOR, Scene, plan, render
+from auricle.data.synth.scenes import GENERATOR, KINDS, SNR_DB, Scene, plan, render
 from auricle.data.synth.sources import SOURCES
 from auricle.errors import ConfigError, DataError
 from auricle.files import atomic_path
@@ -24,7 +24,15 @@ SHORTEST = 0.5
 
 
 def write_scenes(
-    out: Path | str, clips: int, seconds: float, seed: int, classes: int | None = 10, workers: int = 1
+    out: Path | str,
+    clips: int,
+    seconds: float,
+    seed: int,
+    classes: int | None = 10,
+    workers: int = 1,
+    *,
+    kinds: Sequence[str] = KINDS,
+    snr_db: tuple[float, float] = SNR_DB,
 ) -> Path:
     """Write `clips` scenes below `out`, and return the path of their manifest.
 
@@ -38,6 +46,8 @@ def write_scenes(
         classes: how many kinds of sound, in equal numbers; with fewer clips than two for each, some class lacks a
             train or test clip. None: a set for pretraining, of scenes with any sounds, without label, split or events.
         workers: processes to render in.
+        kinds: the sounds of a set for pretraining, names of `SOURCES`; one that is named twice is heard twice as often.
+        snr_db: the least and the greatest level of the sounds over the background, in dB.
 
     Raises:
         ConfigError: an argument is out of its range.
@@ -49,11 +59,19 @@ def write_scenes(
         raise ConfigError(f"seconds must be at least {SHORTEST}, got {seconds}.")
     if classes is not None and not 2 <= classes <= len(SOURCES):
         raise ConfigError(f"classes must lie between 2 and {len(SOURCES)} (or be None, for no labels), got {classes}.")
+    unknown = sorted(set(kinds) - set(KINDS))
+    if unknown or not kinds:
+        raise ConfigError(f"kinds must name sounds ({', '.join(KINDS)}), got {', '.join(unknown) or 'none'}.")
+    if classes is not None and tuple(kinds) != KINDS:
+        raise ConfigError("kinds are chosen for sets without classes; give classes=None.")
+    if not -100 <= snr_db[0] <= snr_db[1] <= 100:
+        raise ConfigError(f"snr_db must rise within -100 to 100, got {snr_db[0]} to {snr_db[1]}.")
     if workers < 1:
         raise ConfigError(f"workers must be at least 1, got {workers}.")
     out = Path(out)
-    _claim(out, {"generator": GENERATOR, "seed": seed, "seconds": seconds, "classes": classes})
-    scenes = [plan(seed, index, seconds, classes) for index in range(clips)]
+    settings = {"generator": GENERATOR, "seed": seed, "seconds": seconds, "classes": classes}
+    _claim(out, {**settings, "kinds": list(kinds), "snr_db": list(snr_db)})
+    scenes = [plan(seed, index, seconds, classes, kinds, snr_db) for index in range(clips)]
     todo = [scene for scene in scenes if not (out / _name(scene)).exists()]
     write = partial(_write_clip, out)
     if workers == 1:

@@ -6,6 +6,7 @@ loud), which costs nothing, then rendered. The label of a clip is in neither its
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,10 +18,11 @@ from auricle.data.synth.sources import SOURCES, Source
 from auricle.data.synth.surroundings import BACKGROUNDS, reverberated, through_channel
 
 # Part of every clip's `source`; to be raised with any change that is audible.
-GENERATOR = 1
+GENERATOR = 2
 # Of three rounds through all classes, one is for test.
 ROUNDS, TEST_ROUND = 3, 1
 SNR_DB = (-3.0, 15.0)
+KINDS = tuple(source.name for source in SOURCES)
 LEVEL_DB = (-35.0, -16.0)
 REVERB_CHANCE = 0.5
 BY_NAME = {source.name: source for source in SOURCES}
@@ -69,19 +71,28 @@ class Scene:
         )
 
 
-def plan(seed: int, index: int, seconds: float, classes: int | None) -> Scene:
+def plan(
+    seed: int,
+    index: int,
+    seconds: float,
+    classes: int | None,
+    kinds: Sequence[str] = KINDS,
+    snr_db: tuple[float, float] = SNR_DB,
+) -> Scene:
     """What is heard in clip `index`.
 
     Args:
         classes: the first so many of SOURCES; the clip holds sounds of one of them, which do not overlap. None: sounds
-            of any kind, which may overlap, and no label.
+            of any of `kinds`, which may overlap, and no label.
+        kinds: names of SOURCES; one that is named twice is heard twice as often.
+        snr_db: the range that `Scene.snr` is drawn from.
     """
     rng = generator(seed, "synth.plan", index)
     n = samples(seconds)
     background = str(rng.choice(list(BACKGROUNDS)))
-    snr = round(float(rng.uniform(*SNR_DB)), 1)
+    snr = round(float(rng.uniform(*snr_db)), 1)
     if classes is None:
-        sounds = _anything(rng, n)
+        sounds = _anything(rng, n, [BY_NAME[kind] for kind in kinds])
         return Scene(seed, index, n, "", "", sounds, background, snr)
     turn, place = divmod(index, classes)
     order = generator(seed, "synth.labels", turn).permutation(classes)
@@ -127,11 +138,11 @@ def _in_turn(rng: np.random.Generator, n: int, source: Source) -> tuple[Sound, .
     return tuple(sounds)
 
 
-def _anything(rng: np.random.Generator, n: int) -> tuple[Sound, ...]:
+def _anything(rng: np.random.Generator, n: int, sources: Sequence[Source]) -> tuple[Sound, ...]:
     count = 1 + int(rng.poisson(n / RATE / 2))
     sounds = []
     for _ in range(count):
-        source = SOURCES[int(rng.integers(len(SOURCES)))]
+        source = sources[int(rng.integers(len(sources)))]
         length = min(n, samples(rng.uniform(*source.seconds)))
         onset = int(rng.integers(n - length + 1))
         sounds.append(Sound(source.name, onset, length, round(float(rng.uniform(-9, 9)), 1)))

@@ -236,6 +236,22 @@ def music(rng: Rng, n: int) -> Wave:
     return out
 
 
+def note(rng: Rng, n: int) -> Wave:
+    """One held note of the tempered scale, from an instrument made up for it: partials, a body's resonances, breath."""
+    pitch = 440 * 2 ** ((int(rng.integers(28, 101)) - 69) / 12) * np.exp(rng.normal(0, 0.004))
+    depth = rng.uniform(0.003, 0.012) if rng.random() < 0.35 else 0.0
+    vibrato = 1 + depth * sine(rng.uniform(4, 7), n, rng.uniform(0, 6.3)) * glide(n, [0, 1, 1])
+    tone = harmonics(pitch * vibrato, n, rolloff(rng, 60, (0.2, 2.2)))
+    tone = tone + np.float32(log_uniform(rng, 0.001, 0.1)) * noise(rng, n, rng.uniform(0, 1.5))
+    centres = [log_uniform(rng, 200, 5000) for _ in range(3)]
+    widths, heights = rng.uniform(100, 1500, 3), rng.uniform(0, 2, 3)
+    body = shaped(tone, lambda f: 0.2 + peaks(f, centres, widths, heights))
+    attack = log_uniform(rng, 0.003, 0.2)
+    if rng.random() < 0.4:
+        return body * decay(n, log_uniform(rng, 0.4, 5), attack)
+    return body * swell(n, attack, rng.uniform(0.02, 0.3)) * (1 + np.float32(0.2) * wander(rng, n, 3))
+
+
 def drums(rng: Rng, n: int) -> Wave:
     """A looped pattern on a kit of kick, snare, closed hat and tom."""
     step = 60 / rng.uniform(70, 170) / 4
@@ -357,4 +373,5 @@ SOURCES = (
     Source("footsteps", (1.0, 3.0), footsteps),
     Source("alarm", (0.6, 2.5), alarm),
     Source("wind", (1.2, 3.0), wind),
+    Source("note", (0.4, 3.0), note),
 )
