@@ -48,6 +48,7 @@ def pretrain(
     checkpoint_every: int = 0,
     workers: int = 0,
     seed: int = 0,
+    track: str = "",
     quiet: bool = False,
 ) -> Path:
     """Pretrain on unlabelled audio, or resume the run in `out`; returns the run directory.
@@ -61,6 +62,7 @@ def pretrain(
         settings: overrides of single settings, as `--set` on the command line.
         init: checkpoint to continue from.
         steps, max_minutes: the budget, instead of the preset's.
+        track: "tensorboard", "wandb" or "mlflow" keeps the curves too.
     """
     started = time.monotonic()
     group = processes()
@@ -73,6 +75,7 @@ def pretrain(
         max_minutes=max_minutes,
         checkpoint_every=checkpoint_every,
         workers=workers,
+        track=track,
         quiet=quiet,
         started=started,
     )
@@ -99,6 +102,7 @@ def finetune(
     checkpoint_every: int = 0,
     workers: int = 0,
     seed: int = 0,
+    track: str = "",
     quiet: bool = False,
 ) -> Path:
     """Fine-tune a checkpoint on labelled audio, or resume the run in `out`; returns the run directory.
@@ -132,6 +136,7 @@ def finetune(
         max_minutes=max_minutes,
         checkpoint_every=checkpoint_every,
         workers=workers,
+        track=track,
         quiet=quiet,
         started=started,
     )

@@ -60,7 +60,7 @@ class TrainConfig:
     decay_start: float = 0.5
     decay_every: float = 0.1
     decay_factor: float = 0.5
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     loss: Literal["auto", "ce", "bce"] = "auto"
     head: Literal["linear", "mix"] = "linear"
     balanced: bool = False

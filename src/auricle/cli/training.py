@@ -126,5 +126,5 @@ def _cross_validate(args: argparse.Namespace, options: dict[str, Any]) -> int:
 
 
 def _budget(args: argparse.Namespace) -> dict[str, Any]:
-    names = ("steps", "max_minutes", "checkpoint_every", "workers", "seed", "quiet")
+    names = ("steps", "max_minutes", "checkpoint_every", "workers", "seed", "track", "quiet")
     return {name: getattr(args, name) for name in names}

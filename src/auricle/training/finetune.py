@@ -30,6 +30,7 @@ from auricle.training.loop import Job, train
 from auricle.training.precision import resolve_precision
 from auricle.training.pretrain import pick_device, report_bad_files, report_skipped
 from auricle.training.run import claimed
+from auricle.training.tracking import trackers
 from auricle.training.validation import Validation, score_name
 
 
@@ -284,6 +285,7 @@ def finetune(
     max_minutes: float = 0.0,
     checkpoint_every: int = 0,
     workers: int = 0,
+    track: str = "",
     quiet: bool = False,
     started: float | None = None,
 ) -> Path:
@@ -331,6 +333,8 @@ def finetune(
             after_step=average.after_step if average else None,
             max_minutes=max_minutes,
             checkpoint_every=checkpoint_every,
+            trackers=trackers(track, run, group, console),
+            tracked_config=plan.config(),
             group=group,
             device=device,
             started=time.monotonic() if started is None else started,

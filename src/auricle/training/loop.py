@@ -39,7 +39,7 @@ from auricle.training.optim import (
     optimizer_tensors,
     set_learning_rate,
 )
-from auricle.training.precision import autocast, resolve_precision
+from auricle.training.precision import FIRST_SCALE, LEAST_SCALE, autocast, next_scale, resolve_precision
 from auricle.training.run import read_json
 from auricle.training.tracking import JsonLines, Tracker
 
@@ -98,7 +98,7 @@ class Job:
 
 @dataclass
 class Progress:
-    """What a checkpoint's state.json holds."""
+    """What a checkpoint's state.json holds; the loss is scaled in fp16 only."""
 
     step: int = 0
     total: int = 0
@@ -108,13 +108,16 @@ class Progress:
     bad_files: list[list[str]] = field(default_factory=list)
     audio_seconds: float = 0.0
     elapsed: float = 0.0
+    loss_scale: float = FIRST_SCALE
+    steady: int = 0
 
 
 def train(job: Job, console: Console) -> Progress:
     """Train to the end of the budget, resuming from the run's latest checkpoint if it has one.
 
     Raises:
-        NonFiniteLoss: a loss is NaN or infinite; nothing was stepped or, if a validation found it, nothing saved.
+        NonFiniteLoss: a loss is NaN or infinite; nothing was stepped or, if a validation found it, nothing saved. In
+            fp16, gradients that are not finite skip their step, with half the scale after it, until it is LEAST_SCALE.
         DataError: more unreadable files than `max_bad_fraction` of an epoch, or than 100.
         Interrupted: SIGTERM or SIGINT; the step was finished and saved.
     """
@@ -245,17 +248,29 @@ def _step(
     weight = sum(part.weight for part in parts)
     scalars = {key: sum(part.sums[key] for part in parts) / weight for key in parts[0].sums}
     gradients = [p.grad for p in module.parameters() if p.grad is not None]
-    torch._foreach_div_(gradients, weight / group.size)
+    scale = _loss_scale(progress, precision)
+    torch._foreach_div_(gradients, weight / group.size * scale)
     norm = nn.utils.get_total_norm(gradients)
-    if not bool(torch.isfinite(norm)):
+    finite = bool(torch.isfinite(norm))
+    scalars["lr"] = lr
+    progress.audio_seconds += sum(part.samples for part in parts) / batch.audio.rate
+    if precision == "fp16":
+        scalars["loss_scale"] = scale
+        progress.loss_scale, progress.steady = next_scale(scale, progress.steady, finite)
+        if not finite and scale > LEAST_SCALE:
+            return scalars | {"skipped": 1.0}
+    if not finite:
         names = ", ".join(name for part in parts for name in part.ids)
         raise group.common(NonFiniteLoss(f"a gradient is not finite at step {progress.step}; the batch was {names}."))
     if config.clip_norm:
         nn.utils.clip_grads_with_norm_(module.parameters(), config.clip_norm, norm)
     optimizer.step()
     module.after_step(share)  # type: ignore[operator]
-    progress.audio_seconds += sum(part.samples for part in parts) / batch.audio.rate
-    return scalars | {"lr": lr, "grad_norm": float(norm)}
+    return scalars | {"grad_norm": float(norm)}
+
+
+def _loss_scale(progress: Progress, precision: str) -> float:
+    return progress.loss_scale if precision == "fp16" else 1.0
 
 
 def _backward(job: Job, network: nn.Module, batch: Batch, progress: Progress, precision: str) -> _Part:
@@ -271,7 +286,7 @@ def _backward(job: Job, network: nn.Module, batch: Batch, progress: Progress, pr
             result = _forward(network, rows, share, keys, precision)
             loss, weight = result["loss"], float(result["weight"])
             # Micro-batches may hold different numbers of terms: weigh each mean by its own, divide by all at the end.
-            (loss * weight).backward()
+            (loss * (weight * _loss_scale(progress, precision))).backward()
         part.weight += weight
         for key, value in result.items():
             if key != "weight":

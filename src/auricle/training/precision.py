@@ -1,26 +1,35 @@
-"""Which numbers to compute with."""
+"""Which numbers to compute with, and how to keep small gradients from vanishing among them."""
 
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from typing import Literal
+from typing import Literal, cast, get_args
 
 import torch
 
 from auricle.errors import ConfigError
 
+Precision = Literal["fp32", "bf16", "fp16"]
+# The loss is a sum over a batch when it is scaled, so that the scale starts well below the usual 2 ** 16 of a mean.
+FIRST_SCALE = 2.0**4
+LEAST_SCALE = 2.0**-24
+# Steps without an overflow after which the scale is doubled.
+STEADY_STEPS = 500
 
-def resolve_precision(precision: str, device: torch.device) -> Literal["fp32", "bf16"]:
-    """`auto` is bf16 where the hardware multiplies it natively, fp32 elsewhere (where bf16 is many times slower).
+
+def resolve_precision(precision: str, device: torch.device) -> Precision:
+    """`auto` is bf16 where the hardware multiplies it natively (many times slower elsewhere), fp16 on older GPUs.
 
     Raises:
         ConfigError: an unknown precision.
     """
     if precision == "auto":
-        return "bf16" if has_fast_bf16(device) else "fp32"
-    if precision not in ("fp32", "bf16"):
-        raise ConfigError(f"precision must be auto, fp32 or bf16, got '{precision}'.")
-    return "bf16" if precision == "bf16" else "fp32"
+        if has_fast_bf16(device):
+            return "bf16"
+        return "fp16" if device.type == "cuda" and torch.cuda.get_device_capability(device)[0] == 7 else "fp32"
+    if precision not in get_args(Precision):
+        raise ConfigError(f"precision must be auto, fp32, bf16 or fp16, got '{precision}'.")
+    return cast(Precision, precision)
 
 
 def has_fast_bf16(device: torch.device) -> bool:
@@ -36,4 +45,15 @@ def has_fast_bf16(device: torch.device) -> bool:
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
     """The context a forward pass runs in; `precision` is resolved."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
+    half = torch.float16 if precision == "fp16" else torch.bfloat16
+    return torch.autocast(device.type, dtype=half, enabled=precision != "fp32")
+
+
+def next_scale(scale: float, steady: int, finite: bool) -> tuple[float, int]:
+    """The scale of the next step's loss in fp16, and how many steps it has been steady.
+
+    Half as much where a gradient was not finite, twice as much after STEADY_STEPS of finite ones.
+    """
+    if not finite:
+        return scale / 2, 0
+    return (scale * 2, 0) if steady + 1 >= STEADY_STEPS else (scale, steady + 1)

@@ -28,6 +28,7 @@ from auricle.training.distributed import Group, processes
 from auricle.training.log import Console
 from auricle.training.loop import Job, Progress, train
 from auricle.training.run import claimed
+from auricle.training.tracking import trackers
 
 STATISTICS = {"norm_mean", "norm_std"}
 # Clips from which input statistics are measured, and which the collapse monitor embeds.
@@ -179,6 +180,7 @@ def pretrain(
     max_minutes: float = 0.0,
     checkpoint_every: int = 0,
     workers: int = 0,
+    track: str = "",
     quiet: bool = False,
     started: float | None = None,
 ) -> Path:
@@ -216,6 +218,8 @@ def pretrain(
             score_metric="val_score",
             max_minutes=max_minutes,
             checkpoint_every=checkpoint_every,
+            trackers=trackers(track, run, group, console),
+            tracked_config=plan.config(),
             group=group,
             device=device,
             started=time.monotonic() if started is None else started,
