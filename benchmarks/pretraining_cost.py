@@ -132,7 +132,7 @@ def page(options: argparse.Namespace, heard: dict[str, float]) -> str:
         ["operations of a clip, two passes", f"{operations[2] / 1e9:.0f} GFLOP", "counted, forward and backward"],
         ["operations of a clip, one pass", f"{operations[1] / 1e9:.0f} GFLOP", "counted, forward and backward"],
         *(
-            [f"audio read, {kind}", f"{s:,.0f} s per second and core", "measured, one process"]
+            [f"audio read, {kind}", f"{s:,.0f} s per second and core", "measured, one process, noise"]
             for kind, s in heard.items()
         ),
     ]

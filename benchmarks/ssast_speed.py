@@ -228,8 +228,9 @@ def page(options: argparse.Namespace) -> str:
             front_end_rows(options.repeats + 2, 2 if options.quick else 8),
         ),
         "## Reading",
-        "Clips of 10 s in one process, from the file system's cache. auricle checks every file for truncation and "
-        "values that are not finite; the plain loop does not. Workers (`--workers`) multiply it.",
+        "Clips of 10 s of noise, which is the hardest for FLAC, in one process, from the file system's cache. auricle "
+        "checks every file for truncation and values that are not finite; the plain loop does not. Workers "
+        "(`--workers`) multiply it.",
         table(
             ["files", "reader", "audio-hours per second", "time / ours"],
             loader_rows(options.repeats, 8 if options.quick else 64),

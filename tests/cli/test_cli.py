@@ -26,6 +26,7 @@ def test_help_answers_without_importing_torch(run_cli: Cli) -> None:
     assert outcome.code == 0
     for verb in ("pretrain", "finetune", "probe", "evaluate", "embed", "predict", "import", "parity", "list", "info"):
         assert verb in outcome.out
+    assert "bench" in outcome.out
 
 
 def test_main_job_from_folder_to_prediction(cli: Cli, tones: Path, tmp_path: Path) -> None:

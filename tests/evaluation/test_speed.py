@@ -31,9 +31,8 @@ def test_a_classifier_has_no_pretraining_step(pretrained: Path, finetuned: Path)
 def test_clips_are_those_of_the_recipe(briefly: None, work: str) -> None:
     row = speed.measure(speed.subject("ssast-test"), work, "fp32", 1)
     assert row.clip_seconds == pytest.approx(get_preset("ssast", "test").pretrain.crop_seconds)
-    assert row.batch == (8 if work != "embedding" else int(48 / row.clip_seconds))
+    assert row.batch == (8 if work != "embedding" else 16)
     assert 0 < row.slowest <= row.clips_per_second
-    assert row.memory_mb >= 0
 
 
 def test_a_finetuned_run_is_measured_as_it_is(briefly: None, finetuned: Path) -> None:

@@ -200,7 +200,7 @@ def test_a_batch_of_windows_is_bounded_by_its_seconds(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(network, "forward", watched)
     short, long = 2000, network.window_samples
-    monkeypatch.setitem(windows_module.BATCH_SECONDS, "cpu", 3 * long / network.sample_rate)
+    monkeypatch.setattr(windows_module, "CPU_SECONDS", 3 * long / network.sample_rate)
     clip_means(network, [noise(n) for n in (long, short, long, short, long, long)], CPU, lambda encoded: encoded.pooled)
     assert sum(rows for rows, _ in shapes) == 6
     assert max(rows * width for rows, width in shapes) <= 3 * long

@@ -69,16 +69,20 @@ class KaldiFbank(nn.Module):
             if self.dither:
                 noise = torch.randn(frames.shape, generator=generator, device=frames.device)
                 frames = frames + self.dither * noise
-            centred = frames - frames.mean(-1, keepdim=True)
-            # Written into the zero-padded frames of the transform, which is faster than letting it pad.
-            padded = centred.new_zeros(*centred.shape[:-1], self.fft_size)
-            padded[..., 0] = centred[..., 0] * ((1 - PRE_EMPHASIS) * self.window[0])
-            emphasised = torch.sub(centred[..., 1:], centred[..., :-1], alpha=PRE_EMPHASIS)
-            padded[..., 1 : self.window_samples] = emphasised * self.window[1:]
-            spectrum = torch.fft.rfft(padded)
+            spectrum = torch.fft.rfft(self._shaped(frames))
             power = spectrum.real.square() + spectrum.imag.square()
             energies = [power[..., bins] @ self.mel_filters[bins, filters] for bins, filters in self.bands]
             return torch.cat(energies, dim=-1).clamp(min=ENERGY_FLOOR).log()
+
+    def _shaped(self, frames: Tensor) -> Tensor:
+        """frames [B, T, W] without their means, emphasised, windowed, and padded for the transform."""
+        centred = frames - frames.mean(-1, keepdim=True)
+        # Written into zeros: faster than letting the transform pad.
+        padded = centred.new_zeros(*centred.shape[:-1], self.fft_size)
+        padded[..., 0] = centred[..., 0] * ((1 - PRE_EMPHASIS) * self.window[0])
+        emphasised = torch.sub(centred[..., 1:], centred[..., :-1], alpha=PRE_EMPHASIS)
+        padded[..., 1 : self.window_samples] = emphasised * self.window[1:]
+        return padded
 
 
 def analysis_window(kind: Window, size: int) -> Tensor:

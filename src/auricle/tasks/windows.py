@@ -18,9 +18,10 @@ from auricle.data.windows import cut_windows
 from auricle.methods.base import AudioEncoder, Encoded
 
 Array = NDArray[np.float32]
-# Seconds of sound, padding included, that go through the network together: more is no faster on a CPU, and memory grows
-# with it; a GPU wants more.
-BATCH_SECONDS = {"cpu": 48.0, "cuda": 384.0}
+# Whole windows that go through the network together, or as much sound in shorter ones. On a CPU, more than some seconds
+# are no faster and take more memory.
+BATCH = 16
+CPU_SECONDS = 48.0
 # Batches of windows that are sorted by length together, and how much longer than its shortest a window may be.
 POOL = 16
 STRETCH = 1.25
@@ -112,7 +113,8 @@ def clip_means(
 
 def batch_samples(encoder: AudioEncoder, device: torch.device) -> int:
     """Samples of a batch of windows, padding included; a single window may be longer."""
-    return round(BATCH_SECONDS.get(device.type, BATCH_SECONDS["cpu"]) * encoder.sample_rate)
+    whole = BATCH * encoder.window_samples
+    return min(whole, round(CPU_SECONDS * encoder.sample_rate)) if device.type == "cpu" else whole
 
 
 def _batches(windows: list[tuple[int, Array]], limit: int) -> Iterator[list[tuple[int, Array]]]:
