@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from auricle.environment import environment
 
 
@@ -50,7 +52,10 @@ def spread(value: tuple[float, float, float], digits: int = 2) -> str:
 def machine(threads: int) -> str:
     """One line that says where a figure comes from."""
     e = environment()
-    return f"{e['cores']} cores of {e['processor']}, {threads} threads, torch {e['torch']}, Python {e['python']}"
+    kind = torch.backends.cpu.get_cpu_capability()
+    return (
+        f"{e['cores']} cores of {e['processor']} ({kind}), {threads} threads, torch {e['torch']}, Python {e['python']}"
+    )
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
