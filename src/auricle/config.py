@@ -191,6 +191,37 @@ def override(configs: Sequence[C], assignments: Mapping[str, Any], where: str = 
     )
 
 
+# Which schedules read a setting; those that are not here are read under all of them.
+_SCHEDULES = {
+    "warmup": ("cosine", "step", "constant"),
+    "warmup_steps": ("multistep", "plateau"),
+    "final_lr": ("cosine",),
+    "decay_start": ("step", "multistep"),
+    "decay_every": ("step", "multistep"),
+    "decay_factor": ("step", "multistep", "plateau"),
+}
+
+
+def refuse_unused(config: TrainConfig, assignments: Mapping[str, Any], unused: Sequence[str], training: str) -> None:
+    """Refuse settings that were asked for and would do nothing; `unused` are those that a `training` never reads.
+
+    Raises:
+        ConfigError: an assignment of another value than the default changes nothing.
+    """
+    for key in assignments:
+        if not hasattr(config, key) or to_dict(config)[key] == to_dict(TrainConfig())[key]:
+            continue
+        if key == "epochs" and config.steps:
+            raise ConfigError(f"epochs has no effect beside steps={config.steps}; give one of them.")
+        if key in unused:
+            raise ConfigError(f"{training} does not use {key}; leave out --set {key}.")
+        if key in _SCHEDULES and config.schedule not in _SCHEDULES[key]:
+            raise ConfigError(
+                f"{key} has no effect under schedule={config.schedule}; leave it out, "
+                f"or choose --set schedule={' or '.join(_SCHEDULES[key])}."
+            )
+
+
 def parse_assignments(pairs: Sequence[str]) -> dict[str, Any]:
     """`["lr=1e-4", "steps=100"]` to typed plain values, read as YAML scalars."""
     values: dict[str, Any] = {}

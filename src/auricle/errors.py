@@ -7,7 +7,7 @@ AuricleError                      exit code 1
 │   ├── ConfigError               an option, preset or recipe is wrong
 │   └── CheckpointError           a checkpoint is missing, damaged or of the wrong kind
 ├── NonFiniteLoss                 exit code 1: the loss became NaN or infinite; nothing was stepped or saved
-└── Interrupted                   exit code 75 (SIGTERM) or 130 (SIGINT): saved, and the same command resumes
+└── Interrupted                   exit code 75 (SIGTERM, SIGUSR1) or 130 (SIGINT): saved, and the same command resumes
 
 A message is one sentence: what is wrong, where, what was expected, what was got, what to do.
 """

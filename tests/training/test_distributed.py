@@ -253,7 +253,7 @@ def spoil_the_second() -> None:
     """The loss of the second process is NaN from its third step on."""
     from auricle.training import loop
 
-    forward, calls = loop._forward, []
+    forward, calls = loop.forward, []
 
     def spoiled(*arguments: Any) -> dict[str, Tensor]:
         result = forward(*arguments)
@@ -261,7 +261,7 @@ def spoil_the_second() -> None:
         return result | {"loss": result["loss"] * math.nan} if len(calls) > 2 else result
 
     if os.environ["RANK"] == "1":
-        loop._forward = spoiled  # type: ignore[assignment]
+        loop.forward = spoiled  # type: ignore[assignment]
 
 
 def fill_the_disk() -> None:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from auricle.errors import ConfigError
 from auricle.methods import get_method
 from auricle.training import estimate, finetune, loop, pretrain
+from auricle.training.memory import enough_memory
 
 
 def number(text: str, name: str) -> int:
@@ -20,7 +26,7 @@ def number(text: str, name: str) -> int:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "TRIAL_SECONDS", 0.0)
+    monkeypatch.setattr(estimate, "TRIAL_SECONDS", 0.0)
 
 
 def test_a_pretraining_is_counted_without_being_begun(tones: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -29,13 +35,13 @@ def test_a_pretraining_is_counted_without_being_begun(tones: Path, monkeypatch: 
     text = estimate.pretraining(plan)
     assert torch.equal(torch.get_rng_state(), state)
     assert number(text, "parameters") == sum(p.numel() for p in pretrain.build(plan).parameters())
-    assert "24 clips" in text
-    # 24 clips of 0.3 to 2 s in crops of 0.655 s, eight at a time.
-    per_epoch = sum(-(-item.duration // 0.655) for item in plan.manifest) // 8
+    assert "23 clips" in text
+    # 23 clips (one is held out) of 0.3 to 2 s in crops of 0.655 s, eight at a time.
+    per_epoch = sum(-(-item.duration // 0.655) for item in plan.train_items) // 8
     assert f"{per_epoch:.0f} steps per epoch" in text
     assert number(text, "steps") == 3 * per_epoch
 
-    monkeypatch.setattr(estimate, "seconds_per_step", lambda job: 0.5)
+    monkeypatch.setattr(estimate, "measure", lambda *job: (0.5, 0.0))
     assert number(estimate.pretraining(plan, max_minutes=10), "steps") == int(600 * loop.PLANNED_SHARE / 0.5)
 
 
@@ -53,3 +59,67 @@ def test_parameters_are_counted_without_allocating_them() -> None:
     assert estimate.parameters(method, small) == sum(p.numel() for p in method.build_encoder(small).parameters())
     # The paper's base model has 89 million parameters with its heads.
     assert 85e6 < estimate.parameters(method, base) < 90e6
+
+
+def test_a_batch_is_extrapolated_from_one_and_two_clips(tones: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = pretrain.plan("ssast", [tones], preset="test", settings={"batch_size": 12})
+    # Clips at least as long as a crop, so that all batches are alike.
+    plan = dataclasses.replace(plan, train_items=tuple(i for i in plan.train_items if i.duration > 0.7))
+    module, loader = pretrain.build(plan), pretrain.build_loader(plan)
+    seen: list[int] = []
+    monkeypatch.setattr(
+        estimate, "forward", lambda m, batch, *rest: (seen.append(len(batch)), loop.forward(m, batch, *rest))[1]
+    )
+    seconds, kept = estimate.measure(module, loader, plan.train, 0, torch.device("cpu"))
+    assert set(seen) == {1, 2}
+    # What a whole batch really keeps and takes.
+    begin = time.monotonic()
+    whole = estimate._forward_backward(module, next(iter(loader)), 0, "fp32")
+    took = time.monotonic() - begin
+    assert kept == pytest.approx(whole, rel=0.1)
+    # A busy machine takes several times as long.
+    assert took / 10 < seconds < took * 10
+    # A micro-batch is what is held at once.
+    accumulated = dataclasses.replace(plan.train, accumulate=6)
+    assert estimate.measure(module, loader, accumulated, 0, torch.device("cpu"))[1] == pytest.approx(whole / 6, rel=0.1)
+    text = estimate.pretraining(plan)
+    assert "for 12 clips at once, extrapolated from one and two" in text
+    assert number(text, "memory") > whole / 2**20
+
+
+ALLOCATION = (
+    "[enforce fail at alloc_cpu.cpp:121] data. DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes"
+)
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError(ALLOCATION), torch.OutOfMemoryError("CUDA out of memory."), MemoryError()], ids=type
+)
+def test_memory_that_runs_out_is_one_sentence_of_advice(
+    tones: Path, tmp_path: Path, cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise error
+
+    expected = (
+        "error: memory is not enough for 8 clips of 0.655 s at once; raise accumulate (--set accumulate=2), "
+        "or lower batch_size (--set batch_size=4), or shorten crop_seconds (--set crop_seconds=0.3275).\n"
+    )
+    command = ("pretrain", "ssast", tones, "--preset", "test", "--quiet", "--out", tmp_path / "run")
+    monkeypatch.setattr(estimate, "forward", fail)
+    outcome = cli(*command, "--dry-run")
+    assert (outcome.code, outcome.err) == (2, expected)
+    monkeypatch.setattr(loop, "forward", fail)
+    outcome = cli(*command)
+    assert (outcome.code, outcome.err) == (2, expected)
+
+
+def test_an_allocation_that_the_allocator_refuses_is_that_sentence_too(tones: Path, tmp_path: Path) -> None:
+    plan = pretrain.plan("ssast", [tones], preset="test", settings={"batch_size": 1})
+    with (
+        pytest.raises(ConfigError, match=r"for 1 clip of 0\.655 s at once; shorten crop_seconds"),
+        enough_memory(plan.train),
+    ):
+        torch.empty(2**50)
+    with pytest.raises(RuntimeError, match="shape"), enough_memory(plan.train):
+        raise RuntimeError("shapes do not fit")

@@ -102,7 +102,9 @@ def test_a_loss_that_is_not_finite_stops_before_the_step_and_names_the_files(
 ) -> None:
     job = job_of(tones, tmp_path)
     seen = spoil(job.module, 4, lambda result: result["loss"] * value)
-    with pytest.raises(NonFiniteLoss, match=f"the loss is {value} at step 4;") as caught:
+    with pytest.raises(
+        NonFiniteLoss, match=f"the loss is {value} at step 4;.*the checkpoint of step 4 is from before it; lower lr"
+    ) as caught:
         train(job, QUIET)
     assert len(seen) == 5
     assert ", ".join(seen[4]) in str(caught.value)
@@ -162,7 +164,9 @@ def test_a_validation_that_is_not_finite_stops_before_anything_is_saved(tones: P
     job = job_of(tones, tmp_path, validate_every=2)
     scores = iter([0.5, math.nan])
     job = dataclasses.replace(job, validate=lambda module: {"val_loss": next(scores)}, best_metric="val_loss")
-    with pytest.raises(NonFiniteLoss, match=r"val_loss is nan in the validation after step 4; the last checkpoint"):
+    with pytest.raises(
+        NonFiniteLoss, match=r"val_loss is nan in the validation after step 4; the checkpoint of step 3 is"
+    ):
         train(job, QUIET)
     assert max(ckpt.steps_saved(tmp_path)) == 3
     assert read_metrics(tmp_path)[-1]["step"] == 3
@@ -171,7 +175,7 @@ def test_a_validation_that_is_not_finite_stops_before_anything_is_saved(tones: P
 def test_weights_that_overflow_in_the_last_step_are_not_saved(tones: Path, tmp_path: Path) -> None:
     # Nothing after the last step would notice but the validation, whose embeddings then have no rank.
     plan = pretrain.plan("ssast", [tones], preset="test", settings={"lr": 3e38, "warmup": 0.0, "clip_norm": 0}, steps=1)
-    with pytest.raises(NonFiniteLoss, match=r"is (nan|inf).* in the validation after step 1;"):
+    with pytest.raises(NonFiniteLoss, match=r"is (nan|inf).* in the validation after step 1; no checkpoint had been"):
         pretrain.pretrain(plan, tmp_path / "run", quiet=True)
     assert ckpt.steps_saved(tmp_path / "run") == []
 
@@ -419,7 +423,7 @@ def test_dropout_is_drawn_from_seed_step_and_micro_batch(tones: Path, tmp_path: 
 
     def drawn(*keys: int) -> list[float]:
         torch.manual_seed(len(seen))
-        seen.append(loop._forward(Dropping(), batch, 0.0, keys, "fp32")["drawn"].tolist())  # type: ignore[arg-type]
+        seen.append(loop.forward(Dropping(), batch, 0.0, keys, "fp32")["drawn"].tolist())  # type: ignore[arg-type]
         return seen[-1]
 
     seen: list[list[float]] = []
@@ -474,10 +478,12 @@ def test_an_unreadable_file_is_replaced_by_rule_and_listed_once(
             break
     assert replaced == 4
 
-    end = cli("pretrain", "ssast", data, "--preset", "test", "--steps", 12, "--quiet", "--out", tmp_path / "run")
+    end = cli("pretrain", "ssast", data, "--preset", "test", "--steps", 12, "--out", tmp_path / "run")
     assert end.code == 0, end.err
     assert end.err.count("hiss2.wav") == 1
-    assert f"warning: {data / 'audio/hiss2.wav'}: truncated; another clip stood in for it" in end.err
+    # When it is met, not at the end.
+    named = end.err.index(f"warning: {data / 'audio/hiss2.wav'}: truncated; another clip stands in for it")
+    assert named < end.err.index("step 12/12") < end.err.index("1 file could not be read.")
     newest, _ = ckpt.latest(tmp_path / "run")
     assert newest is not None
     assert newest.state["bad_files"] == [[str(data / "audio/hiss2.wav"), "truncated"]]
@@ -500,8 +506,66 @@ def test_data_of_which_nothing_can_be_read_say_so(tones: Path, tmp_path: Path, c
     data = damaged(tones, tmp_path / "data", *names)
     end = cli("pretrain", "ssast", data, "--preset", "test", "--steps", 2, "--out", tmp_path / "run")
     assert end.code == 2
-    assert "none of 24 clips can be read" in end.err
+    assert "none of 23 clips can be read, such as " in end.err
     assert len(end.err.strip().splitlines()) == 1
+
+
+# What is measured on the way ----------------------------------------------------------------------------------------
+
+
+def test_clips_are_held_out_of_small_sets_too(tones: Path) -> None:
+    items = read_data(tones).items
+    for count, fraction, held in (
+        *((3, 0.5, 0), (4, 0.02, 1), (4, 1.0, 2), (24, 0.02, 1), (24, 0.25, 6), (24, 0.0, 0)),
+        *((48, 0.02, 1), (240, 0.02, 5), (240, 1.0, 64)),
+    ):
+        several = [dataclasses.replace(item, id=f"{item.id}-{n}") for n in range(10) for item in items][:count]
+        train_items, val_items = pretrain.hold_out(several, fraction, 0)
+        assert len(val_items) == held
+        assert {item.id for item in (*train_items, *val_items)} == {item.id for item in several}
+        assert len(train_items) + len(val_items) == count
+
+
+def test_what_is_measured_on_clips_that_are_trained_on_is_not_called_validation(tones: Path, tmp_path: Path) -> None:
+    for fraction, name, other in ((0.0, "train", "val"), (0.2, "val", "train")):
+        settings = {"val_fraction": fraction, "validate_every": 2}
+        run = tmp_path / name
+        pretrain.pretrain(pretrain.plan("ssast", [tones], preset="test", settings=settings, steps=4), run, quiet=True)
+        rows = read_metrics(run)
+        assert [row["step"] for row in rows if f"{name}_loss" in row] == [2, 4]
+        assert f"{name}_score" in rows[-1]
+        assert not any(key.startswith(f"{other}_") for row in rows for key in row)
+
+
+@pytest.mark.parametrize("key, value", [("mixup", 0.5), ("mask_time", 8), ("noise", True), ("head_lr_factor", 10.0)])
+def test_pretraining_refuses_what_it_would_ignore(tones: Path, key: str, value: Any) -> None:
+    with pytest.raises(ConfigError, match=rf"^pretraining does not use {key}; leave out --set {key}\.$"):
+        pretrain.plan("ssast", [tones], preset="test", settings={key: value})
+
+
+def test_settings_of_another_schedule_or_without_clips_to_validate_on_are_refused(
+    tones: Path, pretrained: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=r"^final_lr has no effect under schedule=constant; .*schedule=cosine\.$"):
+        pretrain.plan("ssast", [tones], preset="test", settings={"schedule": "constant", "final_lr": 0.5})
+    with pytest.raises(ConfigError, match=r"warmup_steps has no effect under schedule=cosine; .*=multistep or plateau"):
+        finetune.plan(pretrained, [tones], settings={"warmup_steps": 50})
+    with pytest.raises(ConfigError, match="the data has a validation part of its own"):
+        finetune.plan(pretrained, [tones], settings={"val_fraction": 0.1})
+    for settings, name in (({"schedule": "plateau"}, "schedule=plateau"), ({"validate_every": 3}, "validate_every")):
+        with pytest.raises(ConfigError, match=f"^{name} needs clips to validate on; take some with"):
+            finetune.plan(pretrained, [tones], group_column="group", settings=settings)
+        finetune.plan(pretrained, [tones], group_column="group", settings={**settings, "val_fraction": 0.2})
+
+
+def test_a_plateau_of_the_validation_accuracy_lowers_the_learning_rate_of_a_finetuning(
+    tones: Path, pretrained: Path, tmp_path: Path
+) -> None:
+    settings = {"schedule": "plateau", "decay_factor": 0.5, "validate_every": 1, "lr": 1e-9}
+    finetune.finetune(finetune.plan(pretrained, [tones], settings=settings, steps=8), tmp_path / "run", quiet=True)
+    # So small a rate that nothing is learned.
+    assert len({row["val_accuracy"] for row in read_metrics(tmp_path / "run")}) == 1
+    assert [row["lr"] for row in read_metrics(tmp_path / "run")] == 4 * [1e-9] + 3 * [5e-10] + [2.5e-10]
 
 
 # Precision ---------------------------------------------------------------------------------------------------------

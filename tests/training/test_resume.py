@@ -14,7 +14,7 @@ import pytest
 from launch import Command, run_and_kill
 
 from auricle.evaluation import pages
-from auricle.training import loop
+from auricle.training import loop, pretrain
 from auricle.training.checkpoint import steps_saved
 from auricle.training.run import locked
 
@@ -106,7 +106,7 @@ def test_five_kills_in_one_run(request: pytest.FixtureRequest, tmp_path: Path, w
         assert_same(run, other)
 
 
-@pytest.mark.parametrize("number, code", [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+@pytest.mark.parametrize("number, code", [(signal.SIGTERM, 75), (signal.SIGUSR1, 75), (signal.SIGINT, 130)])
 def test_a_signal_saves_the_step_and_the_same_command_goes_on(
     pretraining: Sequence[object], straight_pretraining: Path, tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
@@ -151,6 +151,33 @@ def test_other_settings_are_refused_and_listed(
     assert "command: was 'pretrain', now 'finetune'" in kind.err
     # It does not even touch the run.
     assert {p: p.stat().st_mtime_ns for p in straight_pretraining.rglob("*") if p.name != ".lock"} == before
+
+
+def test_statistics_measured_on_another_processor_are_kept_from_the_run(
+    pretraining: Sequence[object],
+    straight_pretraining: Path,
+    tmp_path: Path,
+    cli: Callable[..., Outcome],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(straight_pretraining, run)
+    shutil.rmtree(run / f"step-{STEPS:06d}")
+    measure = pretrain.measure_statistics
+    config = (run / "config.yaml").read_text()
+
+    def elsewhere(*arguments: Any) -> tuple[float, float]:
+        mean, std = measure(*arguments)
+        return mean + difference, std - difference
+
+    monkeypatch.setattr(pretrain, "measure_statistics", elsewhere)
+    difference = 2e-6
+    assert cli(*pretraining, "--out", run).code == 0
+    assert_same(run, straight_pretraining)
+    assert (run / "config.yaml").read_text() == config
+    # That is no rounding any more.
+    difference = 0.01
+    assert "model.norm_mean: was" in cli(*pretraining, "--out", run).err
 
 
 def test_what_only_changes_the_speed_may_change(

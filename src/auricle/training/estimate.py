@@ -1,22 +1,32 @@
-"""What a training will cost, before it is started: `--dry-run`."""
+"""What a training will cost, before it is started: `--dry-run`.
+
+A full batch may not fit, so none is computed: one and two clips are, and the batch is extrapolated from them.
+"""
 
 from __future__ import annotations
 
 import resource
 import sys
-import tempfile
+import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from auricle.config import TrainConfig
-from auricle.data.loader import Loader
+from auricle.data.batch import Batch
+from auricle.data.loader import Key, Loader
 from auricle.methods.base import Method
 from auricle.training import finetune, pretrain
-from auricle.training.loop import PLANNED_SHARE, Job, seconds_per_step
+from auricle.training.loop import PLANNED_SHARE, TRIAL_SECONDS, forward
+from auricle.training.memory import enough_memory
+from auricle.training.optim import build_optimizer
 from auricle.training.precision import resolve_precision
+
+MB = 2**20
 
 
 def parameters(method: Method, config: Any) -> int:
@@ -26,38 +36,114 @@ def parameters(method: Method, config: Any) -> int:
 
 
 def pretraining(plan: pretrain.PretrainPlan, max_minutes: float = 0.0) -> str:
-    """Measure a few steps of a planned pretraining and say what all of them will take."""
-    return _estimate(pretrain.build(plan), pretrain.build_loader(plan), plan.train, plan.seed, max_minutes)
+    """Measure a few clips of a planned pretraining and say what all of them will take."""
+    with enough_memory(plan.train):
+        return _estimate(pretrain.build(plan), pretrain.build_loader(plan), plan.train, plan.seed, max_minutes)
 
 
 def finetuning(plan: finetune.FinetunePlan, max_minutes: float = 0.0) -> str:
-    """Measure a few steps of a planned fine-tuning and say what all of them will take."""
-    return _estimate(finetune.build(plan), finetune.build_loader(plan), plan.train, plan.seed, max_minutes)
+    """Measure a few clips of a planned fine-tuning and say what all of them will take."""
+    with enough_memory(plan.train):
+        return _estimate(finetune.build(plan), finetune.build_loader(plan), plan.train, plan.seed, max_minutes)
 
 
 def _estimate(module: nn.Module, loader: Loader, config: TrainConfig, seed: int, max_minutes: float) -> str:
     device = pretrain.pick_device()
+    module.to(device)
     count = sum(p.numel() for p in module.parameters())
     encoder: Any = module.encoder
     inside = sum(p.numel() for p in encoder.parameters())
     parts = f"{inside:,} in the encoder, {count - inside:,} in heads"
-    with tempfile.TemporaryDirectory() as folder:
-        job = Job(module.to(device), loader, config, Path(folder), seed, {}, device=device)
-        seconds = seconds_per_step(job)
+    seconds, activations = measure(module, loader, config, seed, device)
+    clips = -(-loader.batch_size // config.accumulate)
+    # Weights, gradients and two moments of fp32; the weights are there already.
+    memory = activations + (16 * count if device.type == "cuda" else 12 * count + peak_mb() * MB)
     steps = config.steps or max(1, round(config.epochs * loader.steps_per_epoch))
     if max_minutes:
         steps = max(1, int(max_minutes * 60 * PLANNED_SHARE / seconds))
+    extrapolated = ", extrapolated from one and two" if clips > 2 else ""
     return "\n".join(
         [
             f"parameters  {count:,} ({parts})",
-            f"weights     {count * 4 / 2**20:.0f} MB, with gradients and optimizer {count * 16 / 2**20:.0f} MB",
-            f"memory      {peak_mb():.0f} MB at most so far in this process, batch of {config.batch_size}",
+            f"weights     {count * 4 / MB:.0f} MB, with gradients and optimizer {count * 16 / MB:.0f} MB",
+            f"memory      about {memory / MB:.0f} MB, of which {activations / MB:.0f} MB for {clips} clips at once"
+            f"{extrapolated}",
             f"data        {len(loader.dataset.items)} clips, {loader.steps_per_epoch} steps per epoch",
             f"steps       {steps}",
-            f"time        {steps * seconds / 60:.1f} minutes at {seconds:.3f} s per step "
+            f"time        about {steps * seconds / 60:.1f} minutes at {seconds:.3f} s per step{extrapolated} "
             f"({resolve_precision(config.precision, device)}, {device.type}, {torch.get_num_threads()} threads)",
         ]
     )
+
+
+def measure(
+    module: nn.Module, loader: Loader, config: TrainConfig, seed: int, device: torch.device
+) -> tuple[float, float]:
+    """Seconds of a step, and bytes that the forward pass of a micro-batch keeps for the backward pass.
+
+    Both grow linearly with the clips of a micro-batch, so those of one clip and of two say the rest. The memory is that
+    of the longest clips; the time is scaled to clips of mean length.
+    """
+    items, crop = loader.dataset.items, loader.dataset.crop / loader.rate
+    lengths = np.array([min(item.duration, crop) for item in items])[loader.slots]
+    longest = np.argsort(-lengths, kind="stable")[:2].tolist()
+    begin = time.monotonic()
+    batch = loader.collate([loader.dataset[Key(0, n, longest[n % len(longest)])] for n in range(2)])
+    # As in `loop.seconds_per_step`: half of the reading is done again in later epochs.
+    reading = 0.0 if loader.workers else 0.25 * loader.batch_size * (time.monotonic() - begin)
+    clips = -(-loader.batch_size // config.accumulate)
+    sizes = (1, 2) if clips > 2 else (clips,)
+    precision = resolve_precision(config.precision, device)
+    times: dict[int, list[float]] = {size: [] for size in sizes}
+    kept: dict[int, int] = {}
+    module.train()
+    begin = time.monotonic()
+    while len(times[sizes[0]]) < 3 or time.monotonic() - begin < TRIAL_SECONDS:
+        for size in sizes:
+            start = time.monotonic()
+            kept[size] = _forward_backward(module, batch.rows(0, size).to(device), seed, precision)
+            times[size].append(time.monotonic() - start)
+    medians = {size: sorted(t)[len(t) // 2] for size, t in times.items()}
+    seconds = config.accumulate * _extrapolate(medians, clips) * float(lengths.mean() / lengths.max())
+    return seconds + _optimizer_seconds(module, config) + reading, _extrapolate(kept, clips)
+
+
+def _extrapolate(values: Mapping[int, float], size: int) -> float:
+    """The value at `size` on the line through those at 1 and 2."""
+    if size in values:
+        return float(values[size])
+    return float(values[1] + max(0, values[2] - values[1]) * (size - 1))
+
+
+def _forward_backward(module: nn.Module, batch: Batch, seed: int, precision: str) -> int:
+    """One forward and backward pass; returns the bytes that autograd kept in between, the module's own left out."""
+    own = {p.untyped_storage().data_ptr() for p in module.parameters()}
+    kept: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        result = forward(module, batch, 0.0, (seed, 0, 0), precision)
+    result["loss"].backward()
+    float(result["loss"].detach())
+    return sum(kept.values())
+
+
+def _optimizer_seconds(module: nn.Module, config: TrainConfig) -> float:
+    """Time of an optimizer step; at learning rate 0, as the module may be kept."""
+    optimizer = build_optimizer(module, config)
+    for group in optimizer.param_groups:
+        group["lr"] = 0.0
+    times = []
+    for _ in range(2):
+        start = time.monotonic()
+        optimizer.step()
+        times.append(time.monotonic() - start)
+    return min(times)
 
 
 def peak_mb() -> float:

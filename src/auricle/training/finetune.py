@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from auricle.config import TrainConfig, from_dict, override, to_dict
+from auricle.config import TrainConfig, from_dict, override, refuse_unused, to_dict
 from auricle.data.formats import read_data
 from auricle.data.items import Manifest
 from auricle.data.labels import Labels, balancing_weights, read_labels
@@ -27,6 +27,7 @@ from auricle.training.averaging import WeightAverage
 from auricle.training.distributed import Group, processes
 from auricle.training.log import Console
 from auricle.training.loop import Job, train
+from auricle.training.memory import enough_memory
 from auricle.training.precision import resolve_precision
 from auricle.training.pretrain import pick_device, report_bad_files, report_skipped
 from auricle.training.run import claimed
@@ -95,7 +96,8 @@ def plan(model: str | Path, data: Sequence[str | Path], *, held_out: str = "", *
         ConfigError, DataError, CheckpointError: as their messages say.
     """
     common, available = draft(model, data, **options)
-    return _for_fold(common, pick_fold(available, held_out))
+    fold = pick_fold(available, held_out)
+    return _check_validation(_for_fold(common, fold), fold, options.get("settings") or {})
 
 
 def plan_folds(model: str | Path, data: Sequence[str | Path], **options: Any) -> list[FinetunePlan]:
@@ -109,7 +111,11 @@ def plan_folds(model: str | Path, data: Sequence[str | Path], **options: Any) ->
             "--held-out all is for folds or groups, but this data states one train and one test part; leave it out, or "
             "name a column of folds or groups with --split-column or --group-column."
         )
-    return [dataclasses.replace(_for_fold(common, fold), watch_test=True) for fold in available]
+    plans = [dataclasses.replace(_for_fold(common, fold), watch_test=True) for fold in available]
+    return [
+        _check_validation(plan, fold, options.get("settings") or {})
+        for plan, fold in zip(plans, available, strict=True)
+    ]
 
 
 def draft(
@@ -159,6 +165,7 @@ def draft(
         base, training = published.fit(base)
         task = task or published.task
     network, train_config = override((base, training), settings)
+    refuse_unused(train_config, settings, (), "fine-tuning")
     manifest = read_data([Path(p) for p in data]).hearing(network.channel)
     labels = read_labels(manifest, label, task)
     if labels.task == "tagging" and train_config.loss == "ce":
@@ -202,6 +209,21 @@ def _for_fold(common: FinetunePlan, fold: Fold) -> FinetunePlan:
         )
     split = dataclasses.replace(common.split, held_out=fold.name)
     return dataclasses.replace(common, classes=classes, split=split, fold=fold)
+
+
+def _check_validation(plan: FinetunePlan, fold: Fold, asked: Mapping[str, Any]) -> FinetunePlan:
+    """The plan, if no setting that was asked for has nothing to work on; `fold` is the data's own.
+
+    Raises:
+        ConfigError: it has.
+    """
+    if fold.val and plan.train.val_fraction and "val_fraction" in asked:
+        raise ConfigError("the data has a validation part of its own; leave out --set val_fraction.")
+    plateau = plan.train.schedule == "plateau"
+    if not plan.fold.val and (plateau or ("validate_every" in asked and not plan.watch_test)):
+        what = "schedule=plateau" if plateau else "validate_every"
+        raise ConfigError(f"{what} needs clips to validate on; take some with --set val_fraction=0.1, or leave it out.")
+    return plan
 
 
 def choose_fold(manifest: Manifest, strata: Sequence[str], split: Split) -> Fold:
@@ -296,7 +318,10 @@ def finetune(
     group = processes()
     run, console = Path(out), Console(quiet, silent=not group.first)
     device = pick_device()
-    with claimed(run, group, plan.manifest, plan.config() | {"workers": workers, "max_minutes": max_minutes}):
+    with (
+        enough_memory(plan.train),
+        claimed(run, group, plan.manifest, plan.config() | {"workers": workers, "max_minutes": max_minutes}),
+    ):
         if plan.fold.note:
             console.say(plan.fold.note)
         console.say(f"{plan.labels}.")
@@ -329,6 +354,7 @@ def finetune(
             },
             validate=watch,
             best_metric=f"val_{score_name(plan.labels.task)}",
+            score_metric=f"val_{score_name(plan.labels.task)}",
             carried=[part for part in (watch, average) if part],
             after_step=average.after_step if average else None,
             max_minutes=max_minutes,

@@ -12,6 +12,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 # Seconds between lines where the output is not a terminal.
 LINE_EVERY = 10.0
+# What a validation measures is called by the clips it was measured on.
+VALIDATION = ("val_", "train_")
 
 
 class Console:
@@ -72,12 +74,12 @@ class Console:
             self.first_audio, self.began = audio_seconds, now
         rate = (audio_seconds - self.first_audio) / 3600 / max(now - self.began, 1e-9)
         parts = [f"{key} {scalars[key]:.4g}" for key in ("loss", "accuracy") if key in scalars]
-        parts += [f"{key} {value:.4g}" for key, value in row.items() if key.startswith("val_")]
+        parts += [f"{key} {value:.4g}" for key, value in row.items() if key.startswith(VALIDATION)]
         parts += [f"{rate:.2f} audio-h/s" if rate >= 1 else f"{rate * 3600:.0f} audio-s/s", f"{_memory_mb():.0f} MB"]
         text = "  ".join(parts)
         if self.bar is not None:
             self.bar.update(self.bar.task_ids[0], completed=step, description=text)
-        elif now - self.last_line > LINE_EVERY or step == self.total or any(k.startswith("val_") for k in row):
+        elif now - self.last_line > LINE_EVERY or step == self.total or any(k.startswith(VALIDATION) for k in row):
             self.last_line = now
             done = max(1, step - self.first_step)
             left = (now - self.began) / done * (self.total - step)

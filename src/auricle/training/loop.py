@@ -119,7 +119,7 @@ def train(job: Job, console: Console) -> Progress:
         NonFiniteLoss: a loss is NaN or infinite; nothing was stepped or, if a validation found it, nothing saved. In
             fp16, gradients that are not finite skip their step, with half the scale after it, until it is LEAST_SCALE.
         DataError: more unreadable files than `max_bad_fraction` of an epoch, or than 100.
-        Interrupted: SIGTERM or SIGINT; the step was finished and saved.
+        Interrupted: SIGTERM, SIGUSR1 or SIGINT; the step was finished and saved.
     """
     group = job.group
     job.module.to(job.device)
@@ -154,7 +154,10 @@ def train(job: Job, console: Console) -> Progress:
         try:
             while progress.step < progress.total:
                 batch = group.together(next_batch)
+                bad = len(progress.bad_files)
                 scalars = _step(job, network, optimizer, batch, progress, precision)
+                for path, reason in progress.bad_files[bad:]:
+                    console.warn(f"{path}: {reason}; another clip stands in for it")
                 progress.step += 1
                 if job.after_step:
                     job.after_step(progress.step)
@@ -196,8 +199,9 @@ def _next_batch(batches: Iterator[Batch], caught: set[signal.Signals], step: int
         if not caught:
             raise
     if caught:
-        name, code = ("SIGINT", 130) if signal.SIGINT in caught else ("SIGTERM", 75)
-        raise Interrupted(f"{name}: saved step {step}; run the same command again to go on.", code)
+        number = signal.SIGINT if signal.SIGINT in caught else min(caught)
+        code = 130 if number == signal.SIGINT else 75
+        raise Interrupted(f"{number.name}: saved step {step}; run the same command again to go on.", code)
     return batch
 
 
@@ -261,7 +265,12 @@ def _step(
             return scalars | {"skipped": 1.0}
     if not finite:
         names = ", ".join(name for part in parts for name in part.ids)
-        raise group.common(NonFiniteLoss(f"a gradient is not finite at step {progress.step}; the batch was {names}."))
+        raise group.common(
+            NonFiniteLoss(
+                f"a gradient is not finite at step {progress.step}; the batch was {names}; "
+                f"{_what_is_saved(job)}; lower lr."
+            )
+        )
     if config.clip_norm:
         nn.utils.clip_grads_with_norm_(module.parameters(), config.clip_norm, norm)
     optimizer.step()
@@ -283,7 +292,7 @@ def _backward(job: Job, network: nn.Module, batch: Batch, progress: Progress, pr
         # Numbered over all processes, as one process would number them that accumulates as many.
         keys = (job.seed, progress.step, group.rank * job.config.accumulate + number)
         with group.peers() if last else group.accumulating(network):
-            result = _forward(network, rows, share, keys, precision)
+            result = forward(network, rows, share, keys, precision)
             loss, weight = result["loss"], float(result["weight"])
             # Micro-batches may hold different numbers of terms: weigh each mean by its own, divide by all at the end.
             (loss * (weight * _loss_scale(progress, precision))).backward()
@@ -295,13 +304,17 @@ def _backward(job: Job, network: nn.Module, batch: Batch, progress: Progress, pr
             where = f" in process {group.rank} of {group.size}" if group.size > 1 else ""
             part.error = NonFiniteLoss(
                 f"the loss is {float(loss.detach())} at step {progress.step}{where}; the batch was "
-                f"{', '.join(rows.ids)}; the last checkpoint is valid: lower lr, or look at these files with "
-                "auricle info."
+                f"{', '.join(rows.ids)}; {_what_is_saved(job)}; lower lr, or look at these files with auricle info."
             )
     return part
 
 
-def _forward(
+def _what_is_saved(job: Job) -> str:
+    steps = ckpt.steps_saved(job.run)
+    return f"the checkpoint of step {steps[-1]} is from before it" if steps else "no checkpoint had been saved yet"
+
+
+def forward(
     module: nn.Module, batch: Batch, progress: float, keys: tuple[int, int, int], precision: str
 ) -> dict[str, Tensor]:
     """Forward with dropout drawn from (seed, step, micro-batch); the global generators stay as they were."""
@@ -331,7 +344,7 @@ def _validate(job: Job, progress: Progress) -> dict[str, float]:
         raise job.group.common(
             NonFiniteLoss(
                 f"{', '.join(broken)} in the validation after step {progress.step}; "
-                "the last checkpoint is valid: lower lr, and run it again in another --out."
+                f"{_what_is_saved(job)}; lower lr, and run it again in another --out."
             )
         )
     if job.score_metric in metrics:
@@ -383,7 +396,7 @@ def seconds_per_step(job: Job) -> float:
         parts = list(_micro_batches(batch.to(job.device), job.config.accumulate))
         for part in parts:
             with group.peers() if part is parts[-1] else group.accumulating(network):
-                result = _forward(network, part, 0.0, (job.seed, 0, 0), precision)
+                result = forward(network, part, 0.0, (job.seed, 0, 0), precision)
                 result["loss"].backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -449,14 +462,14 @@ def _count_bad_files(job: Job, parts: Sequence[_Part], progress: Progress) -> No
         listed = "; ".join(f"{path}: {reason}" for path, reason in progress.bad_files[:5])
         error = DataError(
             f"{len(progress.bad_files)} files cannot be read, more than the {limit} allowed ({listed}); "
-            "repair or remove them, or raise --set max_bad_fraction."
+            f"repair or remove them, or allow more with --set max_bad_fraction={2 * job.config.max_bad_fraction:g}."
         )
         raise job.group.common(error)
 
 
 @contextmanager
 def _signals() -> Iterator[set[signal.Signals]]:
-    """Collect SIGTERM and SIGINT; a second SIGINT ends the process at once."""
+    """Collect SIGTERM, SIGUSR1 (batch systems warn with it) and SIGINT; a second SIGINT ends the process at once."""
     caught: set[signal.Signals] = set()
 
     def handle(number: int, frame: object) -> None:
@@ -465,7 +478,7 @@ def _signals() -> Iterator[set[signal.Signals]]:
         caught.add(signal.Signals(number))
 
     try:
-        previous = {s: signal.signal(s, handle) for s in (signal.SIGTERM, signal.SIGINT)}
+        previous = {s: signal.signal(s, handle) for s in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)}
     except ValueError:
         # Not in the main thread: signals stay with whoever owns them.
         yield caught

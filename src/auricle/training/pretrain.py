@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from auricle.config import TrainConfig, from_dict, override, to_dict
+from auricle.config import TrainConfig, from_dict, load_yaml, override, refuse_unused, to_dict
 from auricle.data.batch import Batch
 from auricle.data.formats import read_data
 from auricle.data.items import Item, Manifest
@@ -27,6 +27,7 @@ from auricle.training import checkpoint as ckpt
 from auricle.training.distributed import Group, processes
 from auricle.training.log import Console
 from auricle.training.loop import Job, Progress, train
+from auricle.training.memory import enough_memory
 from auricle.training.run import claimed
 from auricle.training.tracking import trackers
 
@@ -39,11 +40,21 @@ SHOWN_SKIPPED = 20
 # An effective rank below this says that one direction holds nearly everything; of a few clips it says nothing.
 COLLAPSED_RANK = 2.0
 ENOUGH_FOR_RANK = 8
+# The same statistics measured on another processor differ by less than this.
+SAME_STATISTICS = 1e-3
+# Settings that pretraining has no use for: SSAST's authors pretrain without augmentation, and there are no labels.
+FOR_FINETUNING = (
+    *("mixup", "mask_freq", "mask_time", "noise", "label_smoothing", "head_lr_factor"),
+    *("loss", "head", "balanced", "average_epochs"),
+)
 
 
 @dataclass(frozen=True)
 class PretrainPlan:
-    """Everything resolved, nothing begun: what `--dry-run` prints and `pretrain` runs."""
+    """Everything resolved, nothing begun: what `--dry-run` prints and `pretrain` runs.
+
+    `measured`: the input statistics of `model` were measured, not asked for.
+    """
 
     method: str
     preset: str
@@ -54,6 +65,7 @@ class PretrainPlan:
     val_items: tuple[Item, ...]
     seed: int
     init: ckpt.Checkpoint | None
+    measured: bool = False
 
     def config(self) -> dict[str, Any]:
         """What `config.yaml` records and a resumed run must repeat."""
@@ -94,6 +106,9 @@ def plan(
     settings = dict(settings or {})
     if steps:
         settings["steps"] = steps
+    elif "epochs" in settings:
+        # A preset's number of steps would hide the epochs that were asked for.
+        settings.setdefault("steps", 0)
     start = ckpt.resolve(Path(init)) if init else None
     asked = preset.removeprefix(f"{method}-")
     preset = asked or (start.config.get("preset", "") if start else "") or module.DEFAULT_PRESET
@@ -107,6 +122,7 @@ def plan(
             )
         base = from_dict(module.CONFIG, start.config["model"], str(start.path))
     model, train_config = override((base, chosen.pretrain), settings)  # type: ignore[type-var]
+    refuse_unused(train_config, settings, FOR_FINETUNING, "pretraining")
     if start is not None:
         named = override((chosen.model, chosen.pretrain), settings)[0]
         if asked:
@@ -117,10 +133,11 @@ def plan(
             train_config = dataclasses.replace(train_config, crop_seconds=window)
     manifest = read_data([Path(p) for p in data]).hearing(model.channel)
     train_items, val_items = hold_out(manifest.items, train_config.val_fraction, seed)
-    if start is None and not STATISTICS & set(settings):
+    measured = start is None and not STATISTICS & set(settings)
+    if measured:
         mean, std = measure_statistics(module, model, train_items, seed)
         model = dataclasses.replace(model, norm_mean=mean, norm_std=std)
-    return PretrainPlan(method, preset, model, train_config, manifest, train_items, val_items, seed, start)
+    return PretrainPlan(method, preset, model, train_config, manifest, train_items, val_items, seed, start, measured)
 
 
 def check_same_network(model: Any, preset: Any, checkpoint: str, wanted: str) -> None:
@@ -195,11 +212,15 @@ def pretrain(
     group = processes()
     run, console = Path(out), Console(quiet, silent=not group.first)
     device = pick_device()
-    with claimed(run, group, plan.manifest, plan.config() | {"workers": workers, "max_minutes": max_minutes}):
+    plan = keep_statistics(plan, run)
+    with (
+        enough_memory(plan.train),
+        claimed(run, group, plan.manifest, plan.config() | {"workers": workers, "max_minutes": max_minutes}),
+    ):
         report_skipped(plan.manifest, console)
         loader = build_loader(plan, workers, group)
-        if not plan.val_items:
-            console.say(f"no clip is held out (of {len(plan.train_items)}): val_loss is of training clips.")
+        # Measured on clips that are trained on, where none is held out; the names say which.
+        part = "val" if plan.val_items else "train"
         heard = [*plan.val_items, *plan.train_items][:MONITOR_CLIPS]
         batches = fixed_batch(plan.val_items or heard, loader), fixed_batch(heard, loader)
         job = Job(
@@ -214,8 +235,8 @@ def pretrain(
                 "preset": plan.preset,
                 "model": to_dict(plan.model),
             },
-            validate=lambda module: validate(module, *batches, device, console),
-            score_metric="val_score",
+            validate=lambda module: validate(module, *batches, part, device, console),
+            score_metric=f"{part}_score",
             max_minutes=max_minutes,
             checkpoint_every=checkpoint_every,
             trackers=trackers(track, run, group, console),
@@ -229,16 +250,21 @@ def pretrain(
     return run
 
 
-def validate(module: nn.Module, batch: Batch, heard: Batch, device: torch.device, console: Console) -> dict[str, float]:
-    """The loss on held-out clips under fixed masks, and whether embeddings still tell the clips of `heard` apart."""
+def validate(
+    module: nn.Module, batch: Batch, heard: Batch, part: str, device: torch.device, console: Console
+) -> dict[str, float]:
+    """The loss of `batch` under fixed masks, and whether embeddings still tell the clips of `heard` apart.
+
+    `part` is what the clips of `batch` are: the losses are called `val_loss` or `train_loss` by it.
+    """
     batch, heard = batch.to(device), heard.to(device)
     losses = module(batch, 1.0)
-    result = {f"val_{k}": float(v) for k, v in losses.items() if k != "weight"}
-    if not math.isfinite(result["val_loss"]):
+    result = {f"{part}_{k}": float(v) for k, v in losses.items() if k != "weight"}
+    if not math.isfinite(result[f"{part}_loss"]):
         # The loop stops at that; embeddings that are not finite have no rank.
         return result
     # What SSAST's authors watch: the contrastive accuracy, or the reconstruction where nothing is contrasted.
-    result["val_score"] = result.get("val_accuracy", -result["val_loss"])
+    result[f"{part}_score"] = result.get(f"{part}_accuracy", -result[f"{part}_loss"])
     signs: dict[str, float] = module.monitor(heard)  # type: ignore[operator]
     if len(heard) >= ENOUGH_FOR_RANK and signs["effective_rank"] < COLLAPSED_RANK:
         console.warn(
@@ -262,10 +288,11 @@ def fixed_batch(items: Sequence[Item], loader: Loader) -> Batch:
 
 
 def hold_out(items: Sequence[Item], fraction: float, seed: int) -> tuple[tuple[Item, ...], tuple[Item, ...]]:
-    """Split off at most MONITOR_CLIPS clips for validation, by a hash of their ids; none from fewer than 50 clips."""
-    count = min(MONITOR_CLIPS, math.ceil(fraction * len(items))) if len(items) >= 50 else 0
-    if not count:
-        return tuple(items), ()
+    """Split off a fraction of the clips for validation, by a hash of their ids.
+
+    At least one clip (if the fraction is above 0), at most MONITOR_CLIPS and half of them; none of fewer than four.
+    """
+    count = min(MONITOR_CLIPS, math.ceil(fraction * len(items)), len(items) // 2) if len(items) >= 4 else 0
     order = sorted(items, key=lambda item: torch_seed(seed, "hold-out", item.id))
     held = {item.id for item in order[:count]}
     return tuple(i for i in items if i.id not in held), tuple(i for i in items if i.id in held)
@@ -297,7 +324,8 @@ def measure_statistics(method: Method, config: Any, items: Sequence[Item], seed:
             squares + float(values.square().sum()),
         )
     if not count:
-        raise DataError(f"none of {len(chosen)} clips can be read; the last one: {failure}.")
+        example = f", such as {failure.path} ({failure.reason})" if failure else ""
+        raise DataError(f"none of {len(chosen)} clips can be read{example}; repair or replace them.")
     mean = total / count
     std = math.sqrt(max(0.0, squares / count - mean**2))
     if std < 1e-3:
@@ -310,6 +338,22 @@ def _first_minute(item: Item) -> Item:
         return item
     ref = item.streams["audio"]
     return dataclasses.replace(item, streams={"audio": dataclasses.replace(ref, end=ref.start + 60)}, duration=60.0)
+
+
+def keep_statistics(plan: PretrainPlan, run: Path) -> PretrainPlan:
+    """A plan with the input statistics that the run began with, if those measured now are the same but for rounding.
+
+    Another processor adds up in another order; a run must be resumable there.
+    """
+    if not plan.measured or not (run / "config.yaml").exists():
+        return plan
+    model = load_yaml(run / "config.yaml").get("model")
+    names = ("norm_mean", "norm_std")
+    kept = {name: model.get(name) for name in names} if isinstance(model, dict) else {}
+    for name, value in kept.items():
+        if not isinstance(value, float) or abs(value - getattr(plan.model, name)) > SAME_STATISTICS:
+            return plan
+    return dataclasses.replace(plan, model=dataclasses.replace(plan.model, **kept))
 
 
 def pick_device() -> torch.device:
@@ -328,6 +372,6 @@ def report_skipped(manifest: Manifest, console: Console) -> None:
 
 
 def report_bad_files(progress: Progress, console: Console) -> None:
-    """Name each unreadable file once."""
-    for path, reason in progress.bad_files:
-        console.warn(f"{path}: {reason}; another clip stood in for it")
+    """Say how many files could not be read; each was named when it was met."""
+    if count := len(progress.bad_files):
+        console.say(f"{count} file{'s' if count > 1 else ''} could not be read.")
