@@ -164,6 +164,19 @@ def test_finetuning_in_two_processes(tones: Path, pretrained: Path, tmp_path: Pa
     assert "val_accuracy" in rows_of(tmp_path / "two")[-1]
 
 
+@pytest.mark.slow
+def test_a_cross_validation_in_two_processes(tones: Path, pretrained: Path, tmp_path: Path) -> None:
+    folds = ("finetune", pretrained, tones, "--held-out", "all", "--group-column", "group", "--set", "batch_size=7")
+    averaged = ("--set", "epochs=2", "--set", "average_epochs=[1,2]", "--set", "precision=fp32")
+    log, out = tmp_path / "log", tmp_path / "two"
+    assert Together(log, 2, *folds, *averaged, "--out", out).wait() == [0, 0], log.read_text()
+    assert Command(log, *folds, *averaged, "--out", tmp_path / "one").wait() == 0
+    results = [json.loads((run / "result.json").read_text()) for run in (tmp_path / "one", out)]
+    assert [fold["fold"] for fold in results[1]["protocol"]["folds"]] == ["g0", "g1", "g2", "g3"]
+    for one, two in zip(results[0]["items"], results[1]["items"], strict=True):
+        assert (two["id"], two["score"]) == (one["id"], pytest.approx(one["score"], abs=1e-3))
+
+
 def test_each_process_reads_its_rows_of_the_same_batches(tones: Path) -> None:
     items = read_data(tones).items
 
