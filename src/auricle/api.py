@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from auricle.data.check import GROUP_COLUMNS, Findings
 from auricle.data.check import check as _check
-from auricle.data.formats import read_data
+from auricle.data.formats import Data, read_data
 from auricle.errors import AudioError, DataError
 from auricle.evaluation import pages
 from auricle.evaluation.evaluate import evaluate as evaluate
@@ -37,7 +37,7 @@ def list_models() -> list[str]:
 
 def pretrain(
     method: str,
-    data: Paths,
+    data: Data,
     out: str | Path,
     *,
     preset: str = "",
@@ -57,7 +57,7 @@ def pretrain(
 
     Args:
         method: "ssast".
-        data: folders, manifests or both.
+        data: folders, corpora, lists of files, several of these, or a `Manifest` of `auricle.data.formats.read_data`.
         preset: configuration; `list_models()` has them.
         settings: overrides of single settings, as `--set` on the command line.
         init: checkpoint to continue from.
@@ -67,7 +67,7 @@ def pretrain(
     started = time.monotonic()
     group = processes()
     plan = group.together(
-        lambda: _pretrain.plan(method, _list(data), preset=preset, settings=settings, init=init, steps=steps, seed=seed)
+        lambda: _pretrain.plan(method, data, preset=preset, settings=settings, init=init, steps=steps, seed=seed)
     )
     run = _pretrain.pretrain(
         plan,
@@ -86,7 +86,7 @@ def pretrain(
 
 def finetune(
     model: str | Path,
-    data: Paths,
+    data: Data,
     out: str | Path,
     *,
     label: str = "label",
@@ -117,7 +117,7 @@ def finetune(
     plan = group.together(
         lambda: _finetune.plan(
             model,
-            _list(data),
+            data,
             label=label,
             task=task,
             recipe=recipe,
@@ -147,7 +147,7 @@ def finetune(
 
 def cross_validate(
     model: str | Path,
-    data: Paths,
+    data: Data,
     out: str | Path,
     *,
     steps: int = 0,
@@ -163,13 +163,13 @@ def cross_validate(
     `report.html`.
     """
     group = processes()
-    plans = group.together(lambda: _finetune.plan_folds(model, _list(data), steps=steps, **options))
+    plans = group.together(lambda: _finetune.plan_folds(model, data, steps=steps, **options))
     runs = finetune_folds(plans, Path(out), checkpoint_every=checkpoint_every, workers=workers, quiet=quiet)
 
     def report() -> Result:
         for run in runs:
             pages.finetuning_page(run)
-        result = evaluate(out, _list(data), command=command)
+        result = evaluate(out, data, command=command)
         result.write(Path(out) / "result.json")
         pages.result_page(result, Path(out) / "report.html")
         return result
@@ -178,7 +178,7 @@ def cross_validate(
 
 
 def check(
-    data: Paths,
+    data: Data,
     *,
     label: str = "label",
     split_column: str = "split",
@@ -193,7 +193,7 @@ def check(
         processes: how many files to decode at once (0: one for each core).
         progress: called with the files done and their number.
     """
-    manifest = read_data(_list(data), keep_going=True)
+    manifest = read_data(data, keep_going=True)
     return _check(
         manifest,
         label=label,
@@ -204,7 +204,7 @@ def check(
     )
 
 
-def input_statistics(model: str, data: Paths, seed: int = 0) -> dict[str, float]:
+def input_statistics(model: str, data: Data, seed: int = 0) -> dict[str, float]:
     """`norm_mean` and `norm_std` for the front end of a method or preset, over up to 400 of some data's clips.
 
     Raises:
@@ -214,7 +214,7 @@ def input_statistics(model: str, data: Paths, seed: int = 0) -> dict[str, float]
     method = model if model in method_names() else next((m for m in method_names() if model.startswith(f"{m}-")), model)
     module = get_method(method)
     config = get_preset(method, module.DEFAULT_PRESET if model == method else model).model
-    mean, std = _pretrain.measure_statistics(module, config, read_data(_list(data), keep_going=True).items, seed)
+    mean, std = _pretrain.measure_statistics(module, config, read_data(data, keep_going=True).items, seed)
     return {"norm_mean": mean, "norm_std": std}
 
 
@@ -280,13 +280,21 @@ def predict(
     return results
 
 
-def expand(paths: Sequence[str | Path]) -> list[Path]:
-    """Files as they are, folders as the audio files below them; those that cannot be read too, so they are named."""
+def expand(
+    paths: Sequence[str | Path], format: str = "", tell: Callable[[str], None] = lambda note: None
+) -> list[Path]:
+    """Files as they are, folders as the audio files below them; those that cannot be read too, so they are named.
+
+    A folder that is a corpus or holds a list gives the files that it lists, each once and whole. `format` names its
+    reader; `tell` gets the reader's note.
+    """
     files: list[Path] = []
     for path in map(Path, paths):
         if path.is_dir():
-            manifest = read_data([path])
-            found = [*(item.streams["audio"].path for item in manifest), *(name for name, _ in manifest.skipped)]
+            manifest = read_data(path, format)
+            for note in manifest.notes:
+                tell(note)
+            found = {*(item.streams["audio"].path for item in manifest), *(name for name, _ in manifest.skipped)}
             files += sorted(map(Path, found))
         else:
             files.append(path)

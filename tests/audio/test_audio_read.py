@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import sys
 import time
 import warnings
 from pathlib import Path
@@ -112,9 +113,10 @@ def test_files_that_are_no_sound(data: bytes, file: Path) -> None:
 
 
 @pytest.mark.parametrize("data", [MP4, AAC, WMA], ids=["m4a", "aac", "wma"])
-def test_formats_that_cannot_be_decoded_say_what_to_do(data: bytes, file: Path) -> None:
+def test_formats_that_need_the_video_extra_say_so(data: bytes, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(file, data)
-    with pytest.raises(AudioError, match="libsndfile does not decode it; convert it to FLAC or WAV") as caught:
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(AudioError, match=r"pip install 'auricle\[video\]' to read it, or convert it to FLAC") as caught:
         probe(file)
     assert caught.value.reason == "unsupported"
 

@@ -92,6 +92,8 @@ def foreign(file: BinaryIO) -> str:
         return "Matroska (mkv, webm)"
     if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
         return "AVI"
+    if head[:4] in (b"\0\0\1\xba", b"\0\0\1\xb3"):
+        return "MPEG (mpg)"
     return "AMR" if head[:5] == b"#!AMR" else ""
 
 

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
-from auricle.audio import containers, packets
+from auricle.audio import containers, packets, pyav
 from auricle.audio.containers import Damage
 from auricle.errors import AudioError
 
@@ -63,7 +63,8 @@ class AudioWarning(UserWarning):
 class AudioInfo:
     """What the header of a sound file says: `rate` in Hz, `frames` in samples per channel.
 
-    `format` and `subtype` are libsndfile's names, for example "WAV" and "PCM_16". `path` opens the file again.
+    `format` and `subtype` are libsndfile's names, for example "WAV" and "PCM_16", or FFmpeg's ("MP4" and "AAC").
+    `path` opens the file again.
     """
 
     path: str
@@ -244,8 +245,7 @@ class Source:
         if not self._kind.name:
             foreign = containers.foreign(self._file)
             if foreign:
-                how = "libsndfile does not decode it; convert it to FLAC or WAV"
-                raise AudioError(self.name, "unsupported", f"this is {foreign}; {how}")
+                return self._open_foreign(foreign)
             what = "the file is empty" if not self._stat.st_size else "its first bytes belong to no known sound format"
             raise AudioError(self.name, "not audio", what)
         try:
@@ -257,6 +257,17 @@ class Source:
             else:
                 problem = f"libsndfile cannot open it ({_words(error)})"
             raise AudioError(self.name, "not audio", f"it starts like {self._kind.name}, but {problem}") from None
+
+    def _open_foreign(self, kind: str) -> soundfile.SoundFile:
+        scan = self._cached("pyav", lambda: self._scan_foreign(kind))
+        if scan.damage is not None:
+            self._complain(scan.damage)
+        # It offers what is used of a SoundFile that cannot seek.
+        return cast(soundfile.SoundFile, pyav.Sound(self._file, self.name, kind, scan.frames))
+
+    def _scan_foreign(self, kind: str) -> pyav.Scan:
+        with contextlib.closing(pyav.Sound(self._file, self.name, kind)) as sound:
+            return sound.scan()
 
     def _handle(self) -> int | str | BinaryIO:
         """What soundfile opens: the descriptor, so that no file name is too strange for libsndfile."""
@@ -289,7 +300,7 @@ class Source:
 
 @contextlib.contextmanager
 def open_source(path: AudioPath, truncated: Policy = "reject", check: bool = True) -> Iterator[Source]:
-    """Open a regular file that libsndfile can decode; `check` compares its container with its size first.
+    """Open a regular file that libsndfile or PyAV can decode; `check` compares its container with its size first.
 
     Raises:
         AudioError: any of the reasons from "missing" to "changed", except "channel".

@@ -1,4 +1,4 @@
-"""`auricle check` and `auricle synth`."""
+"""`auricle check`, `auricle convert` and `auricle synth`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from auricle.cli.options import count, json_file, positive_float, positive_int, verb
+from auricle.cli.options import count, data_argument, data_source, json_file, positive_float, positive_int, verb
 
 if TYPE_CHECKING:
     from auricle.cli.options import Verbs
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def add(verbs: Verbs) -> None:
     """Add the commands about data."""
     p = verb(verbs, "check", run_check, "decode all of a data set and say what is wrong with it")
-    p.add_argument("data", nargs="+", help="folders of audio, manifests, or both")
+    data_argument(p, "folders of audio, manifests, or both")
     p.add_argument("--json", type=json_file, metavar="FILE", help="write what was found, and a page of the same name")
     p.add_argument("--exclude", metavar="FILE", help="write a list of the unusable files, for --exclude of training")
     p.add_argument("--stats", metavar="MODEL", help="measure input statistics for a method or preset, such as ssast")
@@ -24,6 +24,12 @@ def add(verbs: Verbs) -> None:
     p.add_argument("--split-column", default="split", metavar="C", help="column with the splits")
     p.add_argument("--group-column", action="append", default=[], metavar="C", help="look for leaks of it, too")
     p.add_argument("--processes", type=count, default=0, metavar="N", help="decode so many at once (0: all cores)")
+
+    p = verb(verbs, "convert", run_convert, "write the lists of a data set for other tools")
+    data_argument(p, "folders of audio, corpora, manifests")
+    p.add_argument("--out", required=True, metavar="FILE", help="file to write; a folder for lhotse")
+    p.add_argument("--to", default="", metavar="FORMAT", help="jsonl, csv, ssast or lhotse (by the ending of --out)")
+    p.add_argument("--label", default="label", metavar="COLUMN", help="column with the labels of an SSAST list")
 
     p = verb(verbs, "synth", run_synth, "generate labelled sound scenes")
     p.add_argument("out", help="directory to make")
@@ -41,17 +47,18 @@ def run_check(args: argparse.Namespace) -> int:
     from auricle.evaluation import check_report
     from auricle.evaluation.results import write_json
 
+    data = data_source(args, keep_going=True)()
     with Progress(console=Console(file=sys.stderr), transient=True) as bar:
         task = bar.add_task("decoding", total=None)
         findings = api.check(
-            args.data,
+            data,
             label=args.label,
             split_column=args.split_column,
             group_columns=args.group_column,
             processes=args.processes,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
-    statistics = api.input_statistics(args.stats, args.data) if args.stats else {}
+    statistics = api.input_statistics(args.stats, data) if args.stats else {}
     print(f"{len(findings.sounds)} usable files, {findings.hours:.2f} hours; {len(findings.bad)} unusable")
     for b in findings.bad:
         print(f"error: {b.path}: {b.reason}{': ' + b.detail if b.detail else ''}", file=sys.stderr)
@@ -66,6 +73,15 @@ def run_check(args: argparse.Namespace) -> int:
         page = check_report.check_page(findings, Path(args.json).with_suffix(".html"), args.command_line)
         print(f"report: {page}")
     return 2 if findings.bad else 0
+
+
+def run_convert(args: argparse.Namespace) -> int:
+    from auricle.data.writers import write_data
+
+    manifest = data_source(args)()
+    for path in write_data(manifest, args.out, args.to, args.label):
+        print(path)
+    return 0
 
 
 def run_synth(args: argparse.Namespace) -> int:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from auricle.cli.options import label_options, percent, positive_int, result_options, verb
+from auricle.cli.options import data_argument, data_source, label_options, percent, positive_int, result_options, verb
 
 if TYPE_CHECKING:
     from auricle.cli.options import Verbs
@@ -19,7 +19,7 @@ def add(verbs: Verbs) -> None:
     """Add the commands that score."""
     p = verb(verbs, "probe", run_probe, "read out a frozen model with a simple head")
     p.add_argument("model", help="checkpoint or run directory; a preset name with --random-weights")
-    p.add_argument("data", nargs="+", help="labelled data")
+    data_argument(p, "labelled data")
     p.add_argument(
         "--head",
         default="ridge",
@@ -57,7 +57,7 @@ def add(verbs: Verbs) -> None:
 
     p = verb(verbs, "evaluate", run_evaluate, "score a fine-tuned classifier or tagger on labelled audio")
     p.add_argument("model", metavar="run", help="run or checkpoint of a fine-tuning")
-    p.add_argument("data", nargs="+", help="labelled data")
+    data_argument(p, "labelled data")
     p.add_argument(
         "--ensemble", action="append", default=[], metavar="RUN", help="average with this run too; may be repeated"
     )
@@ -71,7 +71,7 @@ def run_probe(args: argparse.Namespace) -> int:
 
     result = api.probe(
         args.model,
-        args.data,
+        data_source(args),
         head=args.head,
         layers=args.layers,
         pooling=args.pooling,
@@ -94,7 +94,7 @@ def run_evaluate(args: argparse.Namespace) -> int:
 
     result = api.evaluate(
         args.model,
-        args.data,
+        data_source(args),
         ensemble=args.ensemble,
         split=args.split,
         label=args.label,

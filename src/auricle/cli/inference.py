@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from auricle.cli.options import count, json_file, percent, share, verb
+from auricle.cli.options import count, format_option, json_file, percent, share, tell, verb
 from auricle.errors import AudioError, ConfigError
 from auricle.files import atomic_path
 
@@ -21,12 +21,14 @@ def add(verbs: Verbs) -> None:
     p = verb(verbs, "embed", run_embed, "turn sounds into vectors")
     p.add_argument("model", help="checkpoint or run directory")
     p.add_argument("paths", nargs="+", metavar="PATH", help="sound files, or folders of them")
+    format_option(p)
     p.add_argument("--out", required=True, metavar="FILE.npz", help="where to write")
     p.add_argument("--frames", action="store_true", help="also one vector per time step, with times")
 
     p = verb(verbs, "predict", run_predict, "classify or tag sounds")
     p.add_argument("model", metavar="run", help="run or checkpoint of a fine-tuning")
     p.add_argument("paths", nargs="+", metavar="FILE", help="sound files, or folders of them")
+    format_option(p)
     p.add_argument("--threshold", type=share, default=0.5, metavar="P", help="probability that makes a tag present")
     p.add_argument("--top", type=count, default=0, metavar="K", help="also print the K likeliest labels")
     p.add_argument("--json", type=json_file, metavar="FILE", help="write everything as JSON")
@@ -44,7 +46,7 @@ def run_embed(args: argparse.Namespace) -> int:
         out.parent.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
         raise ConfigError(f"--out {out} cannot be written: a part of its path is a file.") from None
-    arrays, errors = api.embed(args.model, args.paths, frames=args.frames)
+    arrays, errors = api.embed(args.model, api.expand(args.paths, args.format, tell), frames=args.frames)
     with atomic_path(out) as partial:
         np.savez_compressed(partial, **arrays)  # type: ignore[arg-type]
     clips, width = arrays["embeddings"].shape
@@ -58,7 +60,7 @@ def run_predict(args: argparse.Namespace) -> int:
 
     errors: list[AudioError] = []
     rows: list[dict[str, Any]] = []
-    for path, outcome in api.predict(args.model, args.paths, threshold=args.threshold):
+    for path, outcome in api.predict(args.model, api.expand(args.paths, args.format, tell), threshold=args.threshold):
         if isinstance(outcome, AudioError):
             errors.append(outcome)
             rows.append({"path": path, "error": str(outcome)})

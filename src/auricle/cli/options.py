@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import functools
 import math
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
+    from auricle.data.items import Manifest
+
     Verbs = argparse._SubParsersAction[argparse.ArgumentParser]
 
 
@@ -45,6 +49,40 @@ def verb(verbs: Verbs, name: str, run: Callable[[argparse.Namespace], int], help
     sub: argparse.ArgumentParser = verbs.add_parser(name, help=help, description=help[0].upper() + help[1:] + ".")
     sub.set_defaults(run=run)
     return sub
+
+
+def data_argument(p: argparse.ArgumentParser, help: str) -> None:
+    """What data, and in which layout it is."""
+    p.add_argument("data", nargs="+", help=help)
+    format_option(p)
+
+
+def format_option(p: argparse.ArgumentParser) -> None:
+    """The layout of data."""
+    p.add_argument(
+        "--format", default="", metavar="NAME", help="layout of the data, instead of detecting it (esc50 ...)"
+    )
+
+
+def data_source(args: argparse.Namespace, keep_going: bool = False) -> Callable[[], Manifest]:
+    """What reads `args.data` and says by which reader and why: when called, after cheaper mistakes were looked for."""
+
+    @functools.cache
+    def read() -> Manifest:
+        from auricle.data.formats import read_data
+
+        manifest = read_data(args.data, args.format, keep_going=keep_going)
+        # Of several processes, the first one speaks.
+        for note in manifest.notes if os.environ.get("RANK", "0") == "0" else ():
+            tell(note)
+        return manifest
+
+    return read
+
+
+def tell(note: str) -> None:
+    """Say something beside the results."""
+    print(f"data: {note}", file=sys.stderr)
 
 
 def training_options(p: argparse.ArgumentParser) -> None:

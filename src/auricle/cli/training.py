@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from auricle.cli.evaluation import show_result
-from auricle.cli.options import label_options, training_options, verb
+from auricle.cli.options import data_argument, data_source, label_options, training_options, verb
 from auricle.config import parse_assignments
 from auricle.errors import ConfigError
 
@@ -19,14 +19,14 @@ def add(verbs: Verbs) -> None:
     """Add the commands that train."""
     p = verb(verbs, "pretrain", run_pretrain, "learn from unlabelled audio")
     p.add_argument("method", help="see: auricle list")
-    p.add_argument("data", nargs="+", help="folders of audio, manifests, or both")
+    data_argument(p, "folders of audio, manifests, or both")
     training_options(p)
     p.add_argument("--preset", default="", help="configuration; see: auricle list")
     p.add_argument("--init", metavar="CKPT", help="continue from these weights")
 
     p = verb(verbs, "finetune", run_finetune, "adapt a checkpoint to labelled audio")
     p.add_argument("model", help="checkpoint or run directory; a preset name with --random-weights")
-    p.add_argument("data", nargs="+", help="labelled data: a folder with manifest.csv, a CSV, or a folder per class")
+    data_argument(p, "labelled data: a folder with manifest.csv, a CSV, or a folder per class")
     training_options(p)
     label_options(p)
     p.add_argument("--recipe", default="", help="a published fine-tuning; see: auricle list")
@@ -50,7 +50,7 @@ def run_pretrain(args: argparse.Namespace) -> int:
     if args.dry_run:
         plan = pretrain.plan(
             args.method,
-            args.data,
+            data_source(args),
             preset=args.preset,
             settings=settings,
             init=args.init,
@@ -61,7 +61,7 @@ def run_pretrain(args: argparse.Namespace) -> int:
         return 0
     api.pretrain(
         args.method,
-        args.data,
+        data_source(args),
         args.out,
         preset=args.preset,
         settings=settings,
@@ -87,10 +87,12 @@ def run_finetune(args: argparse.Namespace) -> int:
     if args.held_out == "all":
         return _cross_validate(args, options)
     if args.dry_run:
-        plan = finetune.plan(args.model, args.data, held_out=args.held_out, **options, steps=args.steps, seed=args.seed)
+        plan = finetune.plan(
+            args.model, data_source(args), held_out=args.held_out, **options, steps=args.steps, seed=args.seed
+        )
         print(estimate.finetuning(plan, args.max_minutes))
         return 0
-    api.finetune(args.model, args.data, args.out, held_out=args.held_out, **options, **_budget(args))
+    api.finetune(args.model, data_source(args), args.out, held_out=args.held_out, **options, **_budget(args))
     return _finish(args.out)
 
 
@@ -115,11 +117,11 @@ def _cross_validate(args: argparse.Namespace, options: dict[str, Any]) -> int:
     if args.max_minutes:
         raise ConfigError("--held-out all trains all folds equally long: give --steps or epochs, not --max-minutes.")
     if args.dry_run:
-        plans = finetune.plan_folds(args.model, args.data, **options, steps=args.steps, seed=args.seed)
+        plans = finetune.plan_folds(args.model, data_source(args), **options, steps=args.steps, seed=args.seed)
         print(f"{estimate.finetuning(plans[0])}\nfolds       {len(plans)}, each as above")
         return 0
     budget = {name: value for name, value in _budget(args).items() if name != "max_minutes"}
-    result = api.cross_validate(args.model, args.data, args.out, **options, **budget, command=args.command_line)
+    result = api.cross_validate(args.model, data_source(args), args.out, **options, **budget, command=args.command_line)
     if processes().first:
         show_result(result)
     return _finish(args.out)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from auricle.data import readers
@@ -13,7 +13,7 @@ from auricle.data.items import AudioRef, Item, Manifest, absolute
 from auricle.data.readers.shared import EXTENSIONS
 from auricle.errors import DataError
 
-Data = Manifest | Path | str | Sequence[Path | str]
+Data = Manifest | Callable[[], Manifest] | Path | str | Sequence[Path | str]
 
 
 def read_data(data: Data, format: str = "", *, exclude: Path | str | None = None, keep_going: bool = False) -> Manifest:
@@ -25,7 +25,7 @@ def read_data(data: Data, format: str = "", *, exclude: Path | str | None = None
     cannot be read, is listed in `Manifest.skipped`.
 
     Args:
-        data: paths, or a manifest, which is returned as it is.
+        data: paths; or a manifest, or a function that gives one when it is called for, which is returned as it is.
         format: a name in `readers.READERS`, for all sources; empty: detect it.
         exclude: a list of files to leave out, see `auricle.data.exclude`.
         keep_going: put files into `Manifest.skipped` that a list of one's own names and that are missing.
@@ -37,6 +37,8 @@ def read_data(data: Data, format: str = "", *, exclude: Path | str | None = None
     """
     if isinstance(data, Manifest):
         return data
+    if callable(data):
+        return data()
     sources = [data] if isinstance(data, (str, Path)) else list(data)
     if not sources:
         raise DataError("no data was given; name a folder of audio, a CSV or TSV file, or a JSONL manifest.")

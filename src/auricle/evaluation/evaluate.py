@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from auricle.data.formats import read_data
+from auricle.data.formats import Data, read_data
 from auricle.data.items import Manifest
 from auricle.data.labels import Labels, read_labels
 from auricle.data.splits import SPLIT_COLUMN, stated_part
@@ -45,7 +45,7 @@ class Tested:
 
 def evaluate(
     run: str | Path,
-    data: str | Path | Sequence[str | Path],
+    data: Data,
     *,
     ensemble: Sequence[str | Path] = (),
     split: str = "test",

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from auricle.data.formats import Data
 from auricle.errors import ConfigError
 from auricle.evaluation import heads
 from auricle.evaluation.baselines import baseline
@@ -25,7 +26,7 @@ RANDOM_SEEDS = tuple(range(SEEDS))
 
 def probe(
     model: str | Path,
-    data: str | Path | Sequence[str | Path],
+    data: Data,
     *,
     head: str = "ridge",
     layers: str | int = "last",

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from auricle.data.formats import read_data
+from auricle.data.formats import Data, read_data
 from auricle.data.items import Manifest
 from auricle.data.splits import Fold, folds
 from auricle.errors import DataError
@@ -25,7 +23,7 @@ class Task:
     @classmethod
     def read(
         cls,
-        data: str | Path | Sequence[str | Path],
+        data: Data,
         *,
         label: str = "label",
         split_column: str | None = None,

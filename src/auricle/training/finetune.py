@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from auricle.config import TrainConfig, from_dict, override, refuse_unused, to_dict
-from auricle.data.formats import read_data
+from auricle.data.formats import Data, read_data
 from auricle.data.items import Manifest
 from auricle.data.labels import Labels, balancing_weights, read_labels
 from auricle.data.loader import Loader
@@ -85,7 +85,7 @@ class FinetunePlan:
         }
 
 
-def plan(model: str | Path, data: Sequence[str | Path], *, held_out: str = "", **options: Any) -> FinetunePlan:
+def plan(model: str | Path, data: Data, *, held_out: str = "", **options: Any) -> FinetunePlan:
     """Resolve a fine-tuning that leaves out one part of the data; `options` as in `draft`.
 
     The test part of the data's own split is never trained on. Where the data has folds or groups instead of a split,
@@ -100,7 +100,7 @@ def plan(model: str | Path, data: Sequence[str | Path], *, held_out: str = "", *
     return _check_validation(_for_fold(common, fold), fold, options.get("settings") or {})
 
 
-def plan_folds(model: str | Path, data: Sequence[str | Path], **options: Any) -> list[FinetunePlan]:
+def plan_folds(model: str | Path, data: Data, **options: Any) -> list[FinetunePlan]:
     """Resolve as many fine-tunings as the data has folds or groups, each leaving out another one.
 
     The part left out is scored along the way, but nothing is chosen by it. Options and errors as in `plan`.
@@ -120,7 +120,7 @@ def plan_folds(model: str | Path, data: Sequence[str | Path], **options: Any) ->
 
 def draft(
     model: str | Path,
-    data: Sequence[str | Path],
+    data: Data,
     *,
     label: str = "label",
     task: str = "",
@@ -166,7 +166,7 @@ def draft(
         task = task or published.task
     network, train_config = override((base, training), settings)
     refuse_unused(train_config, settings, (), "fine-tuning")
-    manifest = read_data([Path(p) for p in data]).hearing(network.channel)
+    manifest = read_data(data).hearing(network.channel)
     labels = read_labels(manifest, label, task)
     if labels.task == "tagging" and train_config.loss == "ce":
         raise ConfigError("loss=ce is for labels that exclude each other; tagging needs --set loss=bce.")

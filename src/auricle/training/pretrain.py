@@ -16,7 +16,7 @@ from torch import nn
 
 from auricle.config import TrainConfig, from_dict, load_yaml, override, refuse_unused, to_dict
 from auricle.data.batch import Batch
-from auricle.data.formats import read_data
+from auricle.data.formats import Data, read_data
 from auricle.data.items import Item, Manifest
 from auricle.data.loader import Key, Loader, read_item
 from auricle.data.randomness import generator, torch_seed
@@ -83,7 +83,7 @@ class PretrainPlan:
 
 def plan(
     method: str,
-    data: Sequence[str | Path],
+    data: Data,
     *,
     preset: str = "",
     settings: Mapping[str, Any] | None = None,
@@ -131,7 +131,7 @@ def plan(
         if "crop_seconds" not in settings and window != window_seconds(module, named):
             # The checkpoint was made with another window than its preset has: the recipe's crop would not fit it.
             train_config = dataclasses.replace(train_config, crop_seconds=window)
-    manifest = read_data([Path(p) for p in data]).hearing(model.channel)
+    manifest = read_data(data).hearing(model.channel)
     train_items, val_items = hold_out(manifest.items, train_config.val_fraction, seed)
     measured = start is None and not STATISTICS & set(settings)
     if measured:

@@ -16,7 +16,7 @@ from auricle.errors import AudioError, DataError
 # What libsndfile decodes, then what needs the extra `video`.
 EXTENSIONS = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".au", ".caf", ".w64", ".rf64")
 COMPRESSED = (".m4a", ".aac", ".wma")
-VIDEO = (".mp4", ".mov", ".mkv", ".webm", ".avi")
+VIDEO = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg")
 
 # How sure a reader is: the user's own manifest; files that only this layout has; names of folders; nothing better.
 OWN, CERTAIN, LIKELY, FALLBACK = 4, 3, 2, 1
