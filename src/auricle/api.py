@@ -16,6 +16,7 @@ from auricle.data.formats import Data, read_data
 from auricle.errors import AudioError, DataError
 from auricle.evaluation import pages
 from auricle.evaluation.evaluate import evaluate as evaluate
+from auricle.evaluation.monitor import Monitor
 from auricle.evaluation.probe import probe as probe
 from auricle.evaluation.results import Result
 from auricle.files import Spool
@@ -50,6 +51,7 @@ def pretrain(
     seed: int = 0,
     track: str = "",
     quiet: bool = False,
+    monitor: Paths = (),
 ) -> Path:
     """Pretrain on unlabelled audio, or resume the run in `out`; returns the run directory.
 
@@ -63,6 +65,7 @@ def pretrain(
         init: checkpoint to continue from.
         steps, max_minutes: the budget, instead of the preset's.
         track: "tensorboard", "wandb" or "mlflow" keeps the curves too.
+        monitor: labelled data on which nearest neighbours are tried at each validation; see `evaluation.monitor`.
     """
     started = time.monotonic()
     group = processes()
@@ -78,6 +81,7 @@ def pretrain(
         track=track,
         quiet=quiet,
         started=started,
+        monitor=group.together(lambda: Monitor(_list(monitor))) if monitor else None,
     )
     if group.first:
         pages.pretraining_page(run, plan.val_items or plan.train_items)

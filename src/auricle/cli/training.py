@@ -23,6 +23,9 @@ def add(verbs: Verbs) -> None:
     training_options(p)
     p.add_argument("--preset", default="", help="configuration; see: auricle list")
     p.add_argument("--init", metavar="CKPT", help="continue from these weights")
+    p.add_argument(
+        "--monitor", metavar="DATA", default=(), help="labelled data for a quick look (kNN) at each validation"
+    )
 
     p = verb(verbs, "finetune", run_finetune, "adapt a checkpoint to labelled audio")
     p.add_argument("model", help="checkpoint or run directory; a preset name with --random-weights")
@@ -44,10 +47,13 @@ def add(verbs: Verbs) -> None:
 
 def run_pretrain(args: argparse.Namespace) -> int:
     from auricle import api
+    from auricle.evaluation.monitor import Monitor
     from auricle.training import estimate, pretrain
 
     settings = _settings(args)
     if args.dry_run:
+        if args.monitor:
+            Monitor(args.monitor)
         plan = pretrain.plan(
             args.method,
             data_source(args),
@@ -66,6 +72,7 @@ def run_pretrain(args: argparse.Namespace) -> int:
         preset=args.preset,
         settings=settings,
         init=args.init,
+        monitor=args.monitor,
         **_budget(args),
     )
     return _finish(args.out)

@@ -16,8 +16,8 @@ from auricle.evaluation import figures
 from auricle.evaluation.report import Report
 from auricle.evaluation.results import Result, verdict
 from auricle.inference.model import Model, load
-from auricle.training.pretrain import fixed_batch
-from auricle.training.run import read_metrics
+from auricle.training.pretrain import MONITOR_FILE, fixed_batch
+from auricle.training.run import read_json, read_metrics
 
 RECONSTRUCTED_CLIPS = 3
 CLASSES_SHOWN = 20
@@ -50,6 +50,14 @@ def pretraining_page(run: Path, items: Sequence[Item]) -> Path:
         "Effective rank of the embeddings: how many directions tell clips apart. A fall to 1 is collapse.",
         "Curve of the effective rank over steps",
     )
+    if (run / MONITOR_FILE).exists():
+        monitor = read_json(run / MONITOR_FILE)
+        report.figure(
+            figures.loss_curves(rows, ["knn_accuracy"], level=("chance", monitor["chance"])),
+            f"Accuracy of nearest neighbours on {monitor['clips']} clips of {monitor['data']} "
+            f"({monitor['classes']} classes; {monitor['split']}). Step 0 is the network before pretraining.",
+            "Curve of the accuracy of nearest neighbours over steps, above the line of chance",
+        )
     add_reconstructions(report, model, items, config["seed"])
     report.heading("Settings")
     report.code((run / "config.yaml").read_text(encoding="utf-8"))

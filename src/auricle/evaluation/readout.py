@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,7 @@ from auricle.evaluation.task import Task
 from auricle.inference.model import Model
 
 Array = NDArray[np.float32]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def embed_task(model: Model, task: Task, reading: Reading | None = None, cache: 
     return found if reading else found[:, 0]
 
 
-def readable(embed: Callable[[Sequence[Item]], Array], task: Task) -> Array:
+def readable(embed: Callable[[Sequence[Item]], T], task: Task) -> T:
     """`embed` of all items; an unreadable one is refused with what to do about it."""
     try:
         return embed(task.manifest.items)

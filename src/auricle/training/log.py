@@ -12,8 +12,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 # Seconds between lines where the output is not a terminal.
 LINE_EVERY = 10.0
-# What a validation measures is called by the clips it was measured on.
-VALIDATION = ("val_", "train_")
+# What a validation measures is called by the clips it was measured on; what a monitor finds, by its head.
+VALIDATION = ("val_", "train_", "knn_")
 
 
 class Console:

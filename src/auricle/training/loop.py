@@ -70,6 +70,7 @@ class Job:
         checkpoint_config: goes to each checkpoint's config.json.
         validate: computes metrics of the module in evaluation mode, on the first process; `best_metric` (higher is
             better) picks the best checkpoint, `score_metric` drives the plateau schedule.
+        validation_seconds: what a validation takes besides, for the plan of --max-minutes.
         carried: what checkpoints hold besides; `after_step` is called with the number of steps done.
         trackers: keep the figures, beside `metrics.jsonl`; they are given `tracked_config`.
         group: the processes that train together, each with a Job of its own.
@@ -84,6 +85,7 @@ class Job:
     validate: Validate | None = None
     best_metric: str = ""
     score_metric: str = ""
+    validation_seconds: float = 0.0
     carried: Sequence[Carried] = ()
     after_step: Callable[[int], None] | None = None
     max_minutes: float = 0.0
@@ -369,7 +371,12 @@ def _plan_steps(job: Job, console: Console) -> int:
 
     def planned() -> int:
         left = job.max_minutes * 60 * PLANNED_SHARE - (time.monotonic() - job.started)
-        steps = max(1, int(left / seconds))
+        each = seconds
+        if job.config.validate_every:
+            each += job.validation_seconds / job.config.validate_every
+        else:
+            left -= 10 * job.validation_seconds
+        steps = max(1, int(left / each))
         facts = {"max_minutes": job.max_minutes, "seconds_per_step": seconds, "steps": steps}
         write_text(path, json.dumps(facts) + "\n")
         console.say(f"{job.max_minutes:g} minutes: {steps} steps at {seconds:.3f} s each.")

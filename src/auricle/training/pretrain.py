@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from auricle.data.items import Item, Manifest
 from auricle.data.loader import Key, Loader, read_item
 from auricle.data.randomness import generator, torch_seed
 from auricle.errors import AudioError, CheckpointError, ConfigError, DataError
+from auricle.files import write_text
 from auricle.methods import get_method, get_preset
 from auricle.methods.base import Method
 from auricle.training import checkpoint as ckpt
@@ -28,7 +30,7 @@ from auricle.training.distributed import Group, processes
 from auricle.training.log import Console
 from auricle.training.loop import Job, Progress, train
 from auricle.training.memory import enough_memory
-from auricle.training.run import claimed
+from auricle.training.run import claimed, read_json, read_metrics
 from auricle.training.tracking import trackers
 
 STATISTICS = {"norm_mean", "norm_std"}
@@ -47,6 +49,15 @@ FOR_FINETUNING = (
     *("mixup", "mask_freq", "mask_time", "noise", "label_smoothing", "head_lr_factor"),
     *("loss", "head", "balanced", "average_epochs"),
 )
+MONITOR_FILE = "monitor.json"
+
+
+class Monitor(Protocol):
+    """Looks at an encoder in evaluation mode and says in numbers what it is worth; see `auricle.evaluation.monitor`."""
+
+    facts: dict[str, Any]
+
+    def __call__(self, encoder: Any) -> dict[str, float]: ...
 
 
 @dataclass(frozen=True)
@@ -200,10 +211,12 @@ def pretrain(
     track: str = "",
     quiet: bool = False,
     started: float | None = None,
+    monitor: Monitor | None = None,
 ) -> Path:
     """Run a plan in `out`, or resume the run that is there; returns the run directory.
 
     Under torchrun, every process calls it with the same plan.
+    At each validation, and once before the first step, `monitor` looks at the encoder.
 
     Raises:
         ConfigError: `out` holds something else, or a run with other settings.
@@ -223,8 +236,9 @@ def pretrain(
         part = "val" if plan.val_items else "train"
         heard = [*plan.val_items, *plan.train_items][:MONITOR_CLIPS]
         batches = fixed_batch(plan.val_items or heard, loader), fixed_batch(heard, loader)
+        module = build(plan)
         job = Job(
-            module=build(plan),
+            module=module,
             loader=loader,
             config=plan.train,
             run=run,
@@ -235,8 +249,11 @@ def pretrain(
                 "preset": plan.preset,
                 "model": to_dict(plan.model),
             },
-            validate=lambda module: validate(module, *batches, part, device, console),
+            validate=lambda module: (
+                validate(module, *batches, part, device, console) | (monitor(module.encoder) if monitor else {})
+            ),
             score_metric=f"{part}_score",
+            validation_seconds=group.on_first(lambda: _look_first(run, module.to(device), monitor)) if monitor else 0.0,
             max_minutes=max_minutes,
             checkpoint_every=checkpoint_every,
             trackers=trackers(track, run, group, console),
@@ -248,6 +265,21 @@ def pretrain(
         progress = train(job, console)
         report_bad_files(progress, console)
     return run
+
+
+def _look_first(run: Path, module: nn.Module, monitor: Monitor) -> float:
+    """Log what the monitor says of the initial weights, unless it was; returns the seconds that takes."""
+    rows, path = read_metrics(run), run / MONITOR_FILE
+    if path.exists() and any(row["step"] == 0 for row in rows):
+        return float(read_json(path).get("seconds", 0.0))
+    monitor(module.encoder)  # Reads the clips, which later calls do not.
+    begin = time.monotonic()
+    first = {"step": 0, **monitor(module.encoder)}
+    seconds = time.monotonic() - begin
+    write_text(path, json.dumps({**monitor.facts, "seconds": round(seconds, 3)}, indent=1) + "\n")
+    kept = [row for row in rows if row["step"] != 0]
+    write_text(run / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in [first, *kept]))
+    return seconds
 
 
 def validate(

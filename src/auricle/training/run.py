@@ -4,6 +4,7 @@ config.yaml         the fully resolved settings; the same command must resolve t
 environment.json    versions, machine, command
 data.json           hash and size of the data, and a fingerprint of every item
 metrics.jsonl       one JSON object per logged step
+monitor.json        of a monitored pretraining: on which clips, and the accuracy of guessing
 step-000123/        checkpoints
 report.html         pictures
 """
