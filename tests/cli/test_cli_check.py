@@ -36,3 +36,16 @@ def test_bad_files_give_exit_code_2_a_list_and_reasons(
     assert reasons["hiss2.wav"] == "missing"
     listed = [line for line in (data / "exclude.txt").read_text().splitlines() if not line.startswith("#")]
     assert sorted(listed) == ["audio/buzz1.flac", "audio/hiss2.wav"]
+
+
+def test_training_leaves_out_what_check_listed(cli: Callable[..., Outcome], tones: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(tones, data)
+    (data / "audio" / "hiss2.wav").unlink()
+    cli("check", data, "--exclude", data / "exclude.txt", "--processes", 1)
+    options = ("--preset", "test", "--steps", 1, "--out", tmp_path / "run", "--quiet")
+    refused = cli("pretrain", "ssast", data, *options)
+    assert refused.code == 2
+    assert "hiss2.wav" in refused.err
+    assert cli("pretrain", "ssast", data, *options, "--exclude", data / "exclude.txt").code == 0
+    assert json.loads((tmp_path / "run" / "data.json").read_text())["items"] == 23

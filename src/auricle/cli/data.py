@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def add(verbs: Verbs) -> None:
     """Add the commands about data."""
     p = verb(verbs, "check", run_check, "decode all of a data set and say what is wrong with it")
-    data_argument(p, "folders of audio, manifests, or both")
+    data_argument(p, "folders of audio, manifests, or both", exclude=False)
     p.add_argument("--json", type=json_file, metavar="FILE", help="write what was found, and a page of the same name")
     p.add_argument("--exclude", metavar="FILE", help="write a list of the unusable files, for --exclude of training")
     p.add_argument("--stats", metavar="MODEL", help="measure input statistics for a method or preset, such as ssast")
@@ -47,7 +47,7 @@ def run_check(args: argparse.Namespace) -> int:
     from auricle.evaluation import check_report
     from auricle.evaluation.results import write_json
 
-    data = data_source(args, keep_going=True)()
+    data = data_source(args)()
     with Progress(console=Console(file=sys.stderr), transient=True) as bar:
         task = bar.add_task("decoding", total=None)
         findings = api.check(

@@ -51,10 +51,12 @@ def verb(verbs: Verbs, name: str, run: Callable[[argparse.Namespace], int], help
     return sub
 
 
-def data_argument(p: argparse.ArgumentParser, help: str) -> None:
-    """What data, and in which layout it is."""
+def data_argument(p: argparse.ArgumentParser, help: str, exclude: bool = True) -> None:
+    """What data, in which layout it is, and what of it to leave out."""
     p.add_argument("data", nargs="+", help=help)
     format_option(p)
+    if exclude:
+        p.add_argument("--exclude", metavar="FILE", help="leave out the files in this list, as auricle check writes it")
 
 
 def format_option(p: argparse.ArgumentParser) -> None:
@@ -64,14 +66,19 @@ def format_option(p: argparse.ArgumentParser) -> None:
     )
 
 
-def data_source(args: argparse.Namespace, keep_going: bool = False) -> Callable[[], Manifest]:
-    """What reads `args.data` and says by which reader and why: when called, after cheaper mistakes were looked for."""
+def data_source(args: argparse.Namespace) -> Callable[[], Manifest]:
+    """What reads `args.data` and says by which reader and why: when called, after cheaper mistakes were looked for.
+
+    `check` keeps going where listed files are missing; its own `--exclude` is a list that it writes.
+    """
+    checking = args.verb == "check"
 
     @functools.cache
     def read() -> Manifest:
         from auricle.data.formats import read_data
 
-        manifest = read_data(args.data, args.format, keep_going=keep_going)
+        exclude = None if checking else args.exclude
+        manifest = read_data(args.data, args.format, exclude=exclude, keep_going=checking)
         # Of several processes, the first one speaks.
         for note in manifest.notes if os.environ.get("RANK", "0") == "0" else ():
             tell(note)
