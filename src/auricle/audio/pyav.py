@@ -60,7 +60,7 @@ class Sound:
         self._errors = (av.FFmpegError, ValueError)
         file.seek(0)
         try:
-            self._container = av.open(file, format=DEMUXERS[kind], metadata_errors="replace")
+            self._container: Any = av.open(file, format=DEMUXERS[kind], metadata_errors="replace")
         except self._errors as error:
             raise AudioError(
                 name, "damaged", f"it starts like {kind}, but PyAV cannot open it ({_words(error)})"
@@ -130,7 +130,8 @@ class Sound:
         convert = av.AudioResampler(format="flt")
         for frame in self._container.decode(self._stream):
             for piece in convert.resample(frame):
-                yield piece.to_ndarray().reshape(-1, self.channels)
+                samples: Any = piece.to_ndarray()
+                yield samples.reshape(-1, self.channels)
 
     def _declared(self) -> float:
         """The length in seconds that the container states, or 0."""
