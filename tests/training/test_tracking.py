@@ -160,7 +160,9 @@ def test_a_package_that_is_not_installed_is_named_before_anything_is_trained(
     monkeypatch.setitem(sys.modules, module, None)
     end = cli(*command(tones, tmp_path / "run", track))
     assert end.code == 2
-    assert end.err == f"error: {title} is not installed; pip install {track}, or leave --track out.\n"
+    assert end.err.startswith(f"error: {title} cannot be imported (")
+    assert end.err.endswith(f"); pip install {track}, or leave --track out.\n")
+    assert end.err.count("\n") == 1
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
 

@@ -173,8 +173,10 @@ def trackers(name: str, run: Path, group: Group, console: Console) -> list[Track
 def _module(name: str, title: str, package: str) -> Any:
     try:
         return importlib.import_module(name)
-    except ImportError:
-        raise ConfigError(f"{title} is not installed; pip install {package}, or leave --track out.") from None
+    except ImportError as error:
+        raise ConfigError(
+            f"{title} cannot be imported ({error}); pip install {package}, or leave --track out."
+        ) from None
 
 
 def _kept(run: Path, name: str) -> str | None:
