@@ -254,9 +254,9 @@ def test_loading_disturbs_no_generator_and_repeats(tmp_path: Path) -> None:
     assert not first.encoder.training
 
 
-@pytest.mark.parametrize("precision", ["fp16", "half"])
+@pytest.mark.parametrize("precision", ["fp64", "half"])
 def test_an_unknown_precision_is_refused(precision: str) -> None:
-    with pytest.raises(ConfigError, match=f"precision must be auto, fp32 or bf16, got '{precision}'"):
+    with pytest.raises(ConfigError, match=f"precision must be auto, fp32, bf16 or fp16, got '{precision}'"):
         auricle.load("ssast-test", weights="random", precision=precision)
 
 
