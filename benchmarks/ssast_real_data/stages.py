@@ -5,27 +5,35 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from benchmarks.ssast_real_data.rows import FINETUNED, ROWS, row
 from numpy.typing import NDArray
+from torch import Tensor
 
 import auricle
 from auricle.data.formats import read_data
 from auricle.data.items import Item, Manifest
+from auricle.data.loader import read_item
 from auricle.data.synth import write_scenes
 from auricle.errors import ConfigError
 from auricle.evaluation.baselines import baseline
 from auricle.evaluation.probe import probe_features
 from auricle.evaluation.results import write_json
 from auricle.inference.model import Model, load, random_model
+from auricle.methods.base import Encoded
+from auricle.tasks.windows import clip_means
 
 HEADS = ("ridge", "linear")
 STATISTICS = ("mfcc", "logmel")
+# Over time: the mean alone, as SSAST pools, or with the standard deviation, as the feature statistics have it.
+POOLINGS = ("mean", "mean+std")
 CORPORA = ("both", "public", "generated")
 TEST_COLUMNS = ("split", "pitch_split")
 CLIP_SECONDS = 2.2
@@ -126,19 +134,25 @@ class Bench:
     # Frozen ------------------------------------------------------------------------------------------------------
 
     def probed(self, name: str) -> None:
-        """Both heads on the frozen features called `name`: "both-15", "random-0", "mfcc" ..."""
-        path = self.record("probes", name)
+        """Both heads on the features called `name`: "both-15", "random-0", "mfcc" ...; networks in both poolings."""
+        if name in STATISTICS:
+            self._probed(name, POOLINGS[0], baseline(name))
+            return
+        model = self._model(name)
+        for pooling in POOLINGS:
+            self._probed(name, pooling, partial(embed, model, pooling=pooling))
+
+    def _probed(self, name: str, pooling: str, features: Callable[[Sequence[Item]], NDArray[np.float32]]) -> None:
+        path = self.record(f"probes/{pooling}", name)
         if path.exists():
             return
-        say(f"probing {name}")
+        say(f"probing {name}, {pooling}")
         results: dict[str, Any] = {}
-        model = None if name in STATISTICS else self._model(name)
         seen: dict[str, NDArray[np.float32]] = {}
         for r in ROWS:
             task = self._tasks[r.name]
             if r.folder not in seen:
-                items = task.manifest.items
-                seen[r.folder] = baseline(name)(items) if model is None else embed(model, items)
+                seen[r.folder] = features(task.manifest.items)
             results[r.name] = {head: outcome(probe_features(task, seen[r.folder], head)) for head in HEADS}
         write_json(path, results)
 
@@ -220,9 +234,19 @@ def heard_part(data: Path) -> Manifest:
     return Manifest(heard, root=everything.root, source=f"{data}, without test splits", roots=everything.roots)
 
 
-def embed(model: Model, items: Sequence[Item]) -> NDArray[np.float32]:
-    """Clip embeddings [items, D]: the mean over time and windows of the last layer."""
-    return model.embed_items(items)
+def embed(model: Model, items: Sequence[Item], pooling: str) -> NDArray[np.float32]:
+    """Clip embeddings, of the last layer's time steps: the mean [items, D], or mean and deviation [items, 2 D]."""
+    if pooling == "mean":
+        return model.embed_items(items)
+
+    def moments(encoded: Encoded) -> Tensor:
+        weight, x = encoded.valid.unsqueeze(-1).float(), encoded.frames().float()
+        return (torch.cat([x, x.square()], dim=2) * weight).sum(1) / weight.sum(1)
+
+    encoder = model.encoder
+    sounds = (read_item(item.hearing(encoder.channel), encoder.sample_rate) for item in items)
+    mean, square = np.split(clip_means(encoder, sounds, model.device, moments), 2, axis=1)
+    return np.concatenate([mean, np.sqrt(np.maximum(square - mean**2, 0))], axis=1).astype(np.float32)
 
 
 def outcome(predictions: Any) -> dict[str, Any]:

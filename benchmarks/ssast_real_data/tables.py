@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from benchmarks.ssast_real_data.rows import FINETUNED, ROWS
+from benchmarks.ssast_real_data.stages import POOLINGS, STATISTICS
 from numpy.typing import NDArray
 
 from auricle.errors import DataError
@@ -50,13 +51,15 @@ class Tuned:
         return paired_bootstrap(self.correct[start], self.correct["scratch"])
 
 
-def lines(out: Path, head: str, systems: Sequence[str]) -> list[Line]:
-    """The tasks under `head`, with those `systems` that have been probed.
+def lines(out: Path, head: str, pooling: str, systems: Sequence[str]) -> list[Line]:
+    """The tasks under `head`, networks pooled by `pooling`, with those `systems` that have been probed.
 
     Raises:
         DataError: records are not of the same clips.
     """
-    probes = {name: read(out / "probes" / f"{name}.json") for name in (*RANDOM, *systems)}
+    # Statistics are what they are, whatever the pooling of the networks.
+    folders = {name: POOLINGS[0] if name in STATISTICS else pooling for name in (*RANDOM, *systems)}
+    probes = {name: read(out / "probes" / folder / f"{name}.json") for name, folder in folders.items()}
     made = []
     for row in ROWS:
         correct = {name: (p[row.name][head]["ids"], p[row.name][head]["correct"]) for name, p in probes.items() if p}
