@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.context import ForkServerContext
-from typing import Any
+from types import ModuleType
 
 
 def forkserver(module: str) -> ForkServerContext:
@@ -28,10 +28,9 @@ def forkserver(module: str) -> ForkServerContext:
 @contextmanager
 def detached() -> Iterator[None]:
     """Processes that are started inside do not import the main module of this one."""
-    names: dict[str, Any] = vars(sys.modules["__main__"])  # type: ignore[assignment]
-    hidden: dict[str, Any] = {name: names.pop(name) for name in ("__file__", "__spec__") if name in names}
-    names["__spec__"] = None
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
     try:
         yield
     finally:
-        names.update(hidden)
+        sys.modules["__main__"] = main

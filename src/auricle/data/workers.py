@@ -12,18 +12,16 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import math
-import multiprocessing
 import signal
-import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from multiprocessing.sharedctypes import RawArray
-from types import ModuleType
 from typing import Any, TypeVar
 
+from auricle.data.processes import detached, forkserver
 from auricle.errors import AuricleError
 
 T = TypeVar("T")
@@ -63,7 +61,8 @@ class _Worker:
         self.pipe, theirs = self.context.Pipe(duplex=False)
         arguments = (self.produce, self.next, self.step, theirs, self.doing)
         self.process: BaseProcess = self.context.Process(target=_work, args=arguments, daemon=True)
-        with _main_hidden(self.produce):
+        # What a test's own main module would have it run, a process could not find without that module.
+        with contextlib.nullcontext() if self.produce.__module__ == "__main__" else detached():
             self.process.start()
         # Only the worker may hold its end, or its death would not close it.
         theirs.close()
@@ -115,9 +114,7 @@ def read_ahead(produce: Produce[T], workers: int, first: int = 0) -> Iterator[T]
     Warns:
         WorkerWarning: a worker died and was replaced; what is delivered is the same.
     """
-    # forkserver: a forked child of a process that has used torch's threads can deadlock.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([produce.__module__])
+    context = forkserver(produce.__module__)
     started: list[_Worker] = []
     died = -math.inf
     try:
@@ -136,24 +133,6 @@ def read_ahead(produce: Produce[T], workers: int, first: int = 0) -> Iterator[T]
             worker.end()
         for worker in started:
             worker.process.join(1.0)
-
-
-@contextlib.contextmanager
-def _main_hidden(produce: Produce[Any]) -> Iterator[None]:
-    """Start processes that do not run the user's script again.
-
-    multiprocessing imports it in every new process, and one without `if __name__ == "__main__"` would train once more.
-    What workers run is in this package and needs nothing of it.
-    """
-    if produce.__module__ == "__main__":
-        yield
-        return
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main
 
 
 def _text(note: Any) -> str:
