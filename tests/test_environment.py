@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 import auricle
 from auricle import environment
+from auricle.command import command_line
 
 
 def test_environment_names_versions_and_machine() -> None:
@@ -23,6 +28,33 @@ def test_environment_names_versions_and_machine() -> None:
     assert found["processor"]
     assert 1 <= found["cores"] <= (os.cpu_count() or 1)
     assert {"numpy", "accelerator", "git"} <= set(found)
+
+
+def test_the_command_is_recorded_and_from_python_one_that_does_the_same(
+    tones: Path, pretrained: Path, tmp_path: Path, cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def recorded(run: str) -> str:
+        found: str = json.loads((tmp_path / run / "environment.json").read_text())["command"]
+        return found
+
+    monkeypatch.chdir(tmp_path)
+    assert environment.environment()["command"] == ""
+    assert cli("pretrain", "ssast", tones, "--preset", "test", "--steps", 2, "--quiet", "--out", "a b").code == 0
+    assert recorded("a b") == f"auricle pretrain ssast {tones} --preset test --steps 2 --quiet --out 'a b'"
+    auricle.pretrain("ssast", tones, "c", preset="test", steps=2, settings={"lr": 0.002}, quiet=True, workers=0)
+    assert recorded("c") == f"auricle pretrain ssast {tones} --out c --preset test --set lr=0.002 --steps 2 --quiet"
+    # Which resumes the same run.
+    assert cli(*shlex.split(recorded("c"))[1:]).code == 0
+    auricle.finetune(pretrained, [tones], "d", steps=2, group_column="group", quiet=True)
+    assert recorded("d") == f"auricle finetune {pretrained} {tones} --out d --group-column group --steps 2 --quiet"
+    assert environment.environment()["command"] == ""
+
+
+def test_commands_of_functions() -> None:
+    arguments = {"cache": False, "model": "m", "data": ["x", "y z"], "against": "n", "ensemble": ["a", "b"], "seed": 3}
+    assert command_line("probe", arguments) == (
+        "auricle probe m x 'y z' --no-cache --against n --ensemble a --ensemble b --seed 3"
+    )
 
 
 def git(folder: Path, *arguments: str) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from auricle.command import as_command
 from auricle.data.check import GROUP_COLUMNS, Findings
 from auricle.data.check import check as _check
 from auricle.data.formats import Data, read_data
@@ -36,6 +37,7 @@ def list_models() -> list[str]:
     return preset_names()
 
 
+@as_command("pretrain")
 def pretrain(
     method: str,
     data: Data,
@@ -88,6 +90,7 @@ def pretrain(
     return run
 
 
+@as_command("finetune")
 def finetune(
     model: str | Path,
     data: Data,
@@ -149,6 +152,7 @@ def finetune(
     return run
 
 
+@as_command("finetune --held-out all")
 def cross_validate(
     model: str | Path,
     data: Data,
@@ -158,7 +162,6 @@ def cross_validate(
     checkpoint_every: int = 0,
     workers: int = 0,
     quiet: bool = False,
-    command: str = "",
     **options: Any,
 ) -> Result:
     """Fine-tune once for every fold or group of the data, or go on in `out`; returns the score over all of them.
@@ -173,7 +176,7 @@ def cross_validate(
     def report() -> Result:
         for run in runs:
             pages.finetuning_page(run)
-        result = evaluate(out, data, command=command)
+        result = evaluate(out, data)
         result.write(Path(out) / "result.json")
         pages.result_page(result, Path(out) / "report.html")
         return result
@@ -255,7 +258,9 @@ def embed(
             raise (
                 errors[0]
                 if len(errors) == 1
-                else DataError(f"none of {len(errors)} files can be read; the first: {errors[0]}.")
+                else DataError(
+                    f"none of {len(errors)} files can be read, such as {errors[0].path} ({errors[0].reason})."
+                )
             )
         arrays: dict[str, NDArray[Any]] = {
             "paths": np.array(paths),

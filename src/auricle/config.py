@@ -11,7 +11,7 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol, TypeVar
+from typing import Any, ClassVar, Literal, Protocol, TypeVar, get_args, get_origin, get_type_hints
 
 import yaml
 
@@ -21,6 +21,9 @@ from auricle.errors import ConfigError, did_you_mean
 class DataclassInstance(Protocol):
     __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
 
+
+ALL_KEYS = "auricle info PRESET shows all keys"
+_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
 C = TypeVar("C", bound=DataclassInstance)
 
@@ -138,21 +141,51 @@ def from_dict(cls: type[C], values: Mapping[str, Any], where: str = "config") ->
     names = [f.name for f in dataclasses.fields(cls)]
     for key in values:
         if key not in names:
-            raise ConfigError(
-                f"{where}: unknown key '{key}'{did_you_mean(key, names)}; valid keys are {', '.join(names)}."
-            )
+            raise ConfigError(f"{where}: unknown key '{key}'{did_you_mean(key, names)}; {ALL_KEYS}.")
     parser = jsonargparse.ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(cls)
     plain = {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
     try:
         parsed = parser.parse_object(plain)
-    except jsonargparse.ArgumentError as error:
-        raise ConfigError(f"{where}: {_one_line(str(error))}") from None
+    except jsonargparse.ArgumentError:
+        raise ConfigError(_wrong_type(cls, parser, plain, where)) from None
     typed = {name: getattr(parsed, name) for name in names}
     for name, value in typed.items():
         if isinstance(value, list):
             typed[name] = tuple(value)
     return cls(**typed)
+
+
+def _wrong_type(cls: type[DataclassInstance], parser: Any, values: Mapping[str, Any], where: str) -> str:
+    """The sentence for the first of the values that has the wrong type."""
+    import jsonargparse
+
+    types = get_type_hints(cls)
+    for field in dataclasses.fields(cls):
+        if field.name not in values:
+            continue
+        try:
+            parser.parse_object({field.name: values[field.name]})
+        except jsonargparse.ArgumentError:
+            default = field.default if not isinstance(field.default, tuple) else list(field.default)
+            example = yaml.safe_dump(default, default_flow_style=True).split("\n")[0].replace(", ", ",")
+            return (
+                f"{where}: {field.name} must be {_expected(types[field.name])}, got {values[field.name]!r}; "
+                f"write for example {field.name}={example}."
+            )
+    return f"{where}: the values do not fit together."
+
+
+def _expected(kind: Any) -> str:
+    """What a type takes, in words."""
+    if kind in _WORDS:
+        return _WORDS[kind]
+    arguments = get_args(kind)
+    if get_origin(kind) is Literal:
+        return " or ".join(map(str, arguments))
+    if get_origin(kind) is tuple:
+        return f"a list of {len(arguments)}, each {_expected(arguments[0])}"
+    return " or ".join(_expected(a) for a in arguments)
 
 
 def to_dict(config: DataclassInstance) -> dict[str, Any]:
@@ -181,9 +214,7 @@ def override(configs: Sequence[C], assignments: Mapping[str, Any], where: str = 
     changes: list[dict[str, Any]] = [{} for _ in configs]
     for key, value in assignments.items():
         if key not in owners:
-            raise ConfigError(
-                f"{where}: unknown key '{key}'{did_you_mean(key, owners)}; valid keys are {', '.join(sorted(owners))}."
-            )
+            raise ConfigError(f"{where}: unknown key '{key}'{did_you_mean(key, owners)}; {ALL_KEYS}.")
         changes[owners[key]][key] = value
     return tuple(
         from_dict(type(config), {**to_dict(config), **change}, where) if change else config
@@ -231,8 +262,11 @@ def parse_assignments(pairs: Sequence[str]) -> dict[str, Any]:
             raise ConfigError(f"--set takes KEY=VALUE, got '{pair}'; write for example --set lr=0.0001.")
         try:
             value = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"--set {key}: the value '{text}' cannot be read: {_one_line(str(error))}") from None
+        except yaml.YAMLError:
+            raise ConfigError(
+                f"--set {key}: '{text}' is neither a number, a word nor a list; write for example --set lr=0.0001, "
+                "or --set 'betas=[0.9, 0.98]'."
+            ) from None
         # YAML 1.1 reads 1e-4 (no dot) as a string.
         if isinstance(value, str):
             with contextlib.suppress(ValueError):
@@ -251,12 +285,12 @@ def load_yaml(path: Path) -> dict[str, Any]:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file.") from None
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}.") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not valid YAML: {_one_line(str(error))}") from None
+        mark = getattr(error, "problem_mark", None)
+        where = f" (line {mark.line + 1})" if mark else ""
+        raise ConfigError(f"{path} is damaged: it is not YAML{where}; restore it.") from None
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: expected a mapping of KEY: VALUE lines, got {type(values).__name__}.")
     return values
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())

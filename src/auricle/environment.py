@@ -11,18 +11,20 @@ from typing import Any
 import numpy as np
 
 import auricle
+from auricle.command import current_command
 
 
 def environment() -> dict[str, Any]:
     """Versions and machine of this process.
 
-    `cores` are the ones this process may use. `git` is the commit of an auricle that runs from a checkout, and None for
-    an installed package.
+    `command` is what was run. `cores` are the ones this process may use. `git` is the commit of an auricle that runs
+    from a checkout, and None for an installed package.
     """
     # Imported here so that what only writes files does not wait for it.
     import torch
 
     return {
+        "command": current_command(),
         "python": platform.python_version(),
         "torch": str(torch.__version__),
         "numpy": np.__version__,

@@ -15,6 +15,7 @@ A message is one sentence: what is wrong, where, what was expected, what was got
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Iterable
 
 
@@ -81,3 +82,19 @@ def did_you_mean(word: str, candidates: Iterable[str]) -> str:
     """` (did you mean 'x' or 'y'?)` for the nearest candidates, or an empty string."""
     near = difflib.get_close_matches(word, list(candidates), n=3, cutoff=0.5)
     return f" (did you mean {' or '.join(repr(n) for n in near)}?)" if near else ""
+
+
+def plural(count: int, noun: str) -> str:
+    """`1 clip`, `2,000 clips`, `3 classes`."""
+    return f"{count:,} {noun}" + ("" if count == 1 else "es" if noun.endswith("s") else "s")
+
+
+def in_words(error: Exception) -> str:
+    """What an error of the system or of a parser says, short enough to stand inside a sentence."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    if isinstance(error, UnicodeDecodeError):
+        return f"it is not UTF-8 text (byte {error.start})"
+    if isinstance(error, json.JSONDecodeError):
+        return f"it is not JSON (line {error.lineno})"
+    return " ".join(str(error).split()).rstrip(".")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +124,7 @@ def test_an_unknown_head_is_answered_with_the_known_ones() -> None:
 
 def test_a_stated_split_is_one_fold(tones: Path) -> None:
     task = Task.read([tones])
-    assert task.protocol == "1 fold(s) by column 'split'"
+    assert task.protocol == "1 fold by column 'split'"
     (fold,) = task.folds
     assert {task.manifest[i].labels["split"] for i in fold.train} == {"train"}
     assert {task.manifest[i].labels["split"] for i in fold.test} == {"test"}
@@ -132,7 +133,7 @@ def test_a_stated_split_is_one_fold(tones: Path) -> None:
 
 def test_groups_are_left_out_one_by_one(tones: Path) -> None:
     task = Task.read([tones], group_column="speaker")
-    assert task.protocol == "4 fold(s) by column 'speaker'"
+    assert task.protocol == "4 folds by column 'speaker'"
     for fold in task.folds:
         speakers = [{task.manifest[i].labels["speaker"] for i in part} for part in (fold.train, fold.test)]
         assert speakers[1] == {fold.name}
@@ -247,7 +248,7 @@ def test_an_unknown_baseline_is_answered_with_the_known_ones() -> None:
 
 @pytest.fixture(scope="module")
 def result(model: Path, tones: Path) -> Result:
-    return probe(model, [tones], baselines=("mfcc", "logmel", "random"), seed=4, command="auricle probe ...")
+    return probe(model, [tones], baselines=("mfcc", "logmel", "random"), seed=4)
 
 
 def test_a_probe_hears_the_pitch_of_tones(result: Result) -> None:
@@ -258,7 +259,9 @@ def test_the_file_of_a_probe_holds_everything_needed_to_judge_it(result: Result,
     written = json.loads(result.write(tmp_path / "result.json").read_text())
     assert written["task"] == "probe"
     assert written["seed"] == 4
-    assert written["command"] == "auricle probe ..."
+    # Called from Python: the command that does the same.
+    assert shlex.split(written["command"])[:2] == ["auricle", "probe"]
+    assert written["command"].endswith(f"{tones} --baseline mfcc --baseline logmel --baseline random --seed 4")
     assert set(written["metrics"]) == {"accuracy", "uar", "macro_f1"}
     for metrics in (written["metrics"], *(b["metrics"] for b in written["baselines"].values())):
         for quantity in metrics.values():
@@ -273,7 +276,7 @@ def test_the_file_of_a_probe_holds_everything_needed_to_judge_it(result: Result,
     assert written["model"].keys() >= {"source", "hash", "kind", "method", "encoder_parameters", "precision"}
     protocol = written["protocol"]
     assert (protocol["head"], protocol["tested"], protocol["classes"]) == ("ridge", 6, 3)
-    assert protocol["split"] == "1 fold(s) by column 'split'"
+    assert protocol["split"] == "1 fold by column 'split'"
     assert written["confusion"]["labels"] == sorted(PITCHES)
     assert np.sum(written["confusion"]["rows"]) == 6
     assert sorted(item["id"] for item in written["items"]) == sorted(f"{p}{n}.wav" for p in PITCHES for n in (3, 7))

@@ -27,7 +27,14 @@ from auricle.training import checkpoint as ckpt
 from auricle.training import finetune, loop, precision, pretrain
 from auricle.training.log import Console
 from auricle.training.loop import Job, Progress, train
-from auricle.training.optim import Clock, build_optimizer, learning_rate_factor, plateaus
+from auricle.training.optim import (
+    Clock,
+    build_optimizer,
+    learning_rate_factor,
+    load_optimizer,
+    optimizer_tensors,
+    plateaus,
+)
 from auricle.training.precision import has_fast_bf16, next_scale, resolve_precision
 from auricle.training.run import read_metrics
 
@@ -379,6 +386,44 @@ def test_parameter_groups(finetuned: Path) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    "device",
+    ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"))],
+)
+@pytest.mark.parametrize("kind", ["adamw", "adam"])
+def test_an_optimizer_that_is_loaded_goes_on_with_the_same_bits_where_its_parameters_are(
+    device: str, kind: Any
+) -> None:
+    config = TrainConfig(optimizer=kind, lr=0.1)
+
+    def steps(module: nn.Module, optimizer: torch.optim.Optimizer, numbers: range) -> None:
+        for number in numbers:
+            optimizer.zero_grad()
+            generator = torch.Generator().manual_seed(number)
+            module(torch.randn(5, 3, generator=generator).to(device)).square().mean().backward()
+            optimizer.step()
+
+    straight = nn.Linear(3, 2).to(device)
+    optimizer = build_optimizer(straight, config)
+    steps(straight, optimizer, range(3))
+    # A checkpoint holds tensors of the CPU.
+    saved = {name: value.cpu().clone() for name, value in optimizer_tensors(optimizer, straight).items()}
+    resumed = nn.Linear(3, 2).to(device)
+    resumed.load_state_dict(straight.state_dict())
+    again = build_optimizer(resumed, config)
+    load_optimizer(again, resumed, saved)
+    for parameter in resumed.parameters():
+        for value in again.state[parameter].values():
+            assert value.device == parameter.device
+            assert value.dtype == torch.float32
+    steps(straight, optimizer, range(3, 6))
+    steps(resumed, again, range(3, 6))
+    assert equal(weights_of(straight), weights_of(resumed))
+    after = optimizer_tensors(again, resumed)
+    assert equal(optimizer_tensors(optimizer, straight), after)
+    assert float(after["step.weight"]) == 6
+
+
 # Determinism -------------------------------------------------------------------------------------------------------
 
 
@@ -506,7 +551,7 @@ def test_data_of_which_nothing_can_be_read_say_so(tones: Path, tmp_path: Path, c
     data = damaged(tones, tmp_path / "data", *names)
     end = cli("pretrain", "ssast", data, "--preset", "test", "--steps", 2, "--out", tmp_path / "run")
     assert end.code == 2
-    assert "none of 23 clips can be read, such as " in end.err
+    assert "of 23 clips none can be read, such as " in end.err
     assert len(end.err.strip().splitlines()) == 1
 
 

@@ -259,7 +259,7 @@ def _check_size(source: Source, frames: int, target: int, max_samples: int | Non
     samples = max(frames * info.channels, frames * target // info.rate)
     if max_samples is not None and samples > max_samples:
         got = f"{samples:,} decoded samples ({frames / info.rate:.6g} s, {info.channels} channels) are declared"
-        advice = "read a range of it, read it in blocks, or raise max_samples"
+        advice = "cut it into shorter files (from Python, read a range or blocks of it, or raise max_samples)"
         raise AudioError(source.name, "too long", f"{got}, the limit is {max_samples:,}; {advice}")
 
 
@@ -282,7 +282,7 @@ def _mono(source: Source, first: int, last: int, channel: Channel, nonfinite: No
     if position == first:
         raise AudioError(source.name, "0 samples", "nothing could be decoded")
     if energy > 0 and mean_energy <= _SILENT_RATIO * energy:
-        advice = "its channels cancel each other; pass channel=0"
+        advice = "its channels cancel each other; use one of them (--set channel=0, from Python channel=0)"
         warnings.warn(f"{source.name}: silent after downmix: {advice}", AudioWarning, stacklevel=2)
 
 
@@ -315,7 +315,9 @@ def _check_level(samples: npt.NDArray[np.floating], position: int, name: str) ->
     if bad.any():
         index, channel = (int(i) for i in np.argwhere(bad)[0])
         where = f"sample {position + index:,} of channel {channel} is {rows[index, channel]}"
-        raise AudioError(name, "non-finite", f"{where}; repair the sound, or set such samples to 0 (nonfinite='zero')")
+        raise AudioError(
+            name, "non-finite", f"{where}; repair the sound (from Python, nonfinite='zero' silences such samples)"
+        )
     index, channel = (int(i) for i in np.argwhere(np.abs(rows) > MAX_LEVEL)[0])
     where = f"sample {position + index:,} of channel {channel} is {rows[index, channel]:.6g}"
     raise AudioError(name, "level", f"{where}, expected -1 to 1 (at most {MAX_LEVEL:g}); scale the samples")

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from auricle import __version__
 from auricle.cli import checkpoints, data, evaluation, inference, training
 from auricle.cli.options import Parser
+from auricle.command import commanded
 from auricle.errors import AuricleError
 
 CANNOT_WRITE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
@@ -45,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     args.command_line = shlex.join(["auricle", *(sys.argv[1:] if argv is None else argv)])
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), commanded(args.command_line):
             warnings.showwarning = _show_warning
             code: int = args.run(args)
         sys.stdout.flush()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from auricle.cli.options import json_file, verb
 from auricle.config import parse_assignments
-from auricle.errors import ConfigError
+from auricle.errors import ConfigError, in_words, plural
 
 if TYPE_CHECKING:
     from auricle.cli.options import Verbs
@@ -38,8 +38,8 @@ def add(verbs: Verbs) -> None:
 
     verb(verbs, "list", run_list, "show methods, presets and recipes")
 
-    p = verb(verbs, "info", run_info, "show what a checkpoint or sound file is")
-    p.add_argument("model", help="checkpoint, run directory or sound file")
+    p = verb(verbs, "info", run_info, "show what a checkpoint or sound file is, or all settings of a preset")
+    p.add_argument("model", help="checkpoint, run directory, sound file or preset")
 
     p = verb(verbs, "bench", run_bench, "measure how fast a model is on this machine, and its memory")
     p.add_argument("model", help="checkpoint, run directory or preset name")
@@ -57,7 +57,7 @@ def run_import(args: argparse.Namespace) -> int:
                 line.strip() for line in Path(args.classes).read_text(encoding="utf-8").splitlines() if line.strip()
             ]
         except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"--classes {args.classes} cannot be read: {error}.") from None
+            raise ConfigError(f"--classes {args.classes} cannot be read: {in_words(error)}.") from None
     report = import_checkpoint(
         Path(args.file), Path(args.out), options=parse_assignments(args.set), classes=classes, task=args.task
     )
@@ -103,6 +103,19 @@ def run_list(args: argparse.Namespace) -> int:
     return 0
 
 
+def _show_preset(name: str) -> int:
+    """Every setting that `--set` can change, with the preset's values."""
+    from auricle.config import to_dict
+    from auricle.methods import find_preset, get_preset
+
+    preset = get_preset(find_preset(name)[0], name)
+    for title, config in (("network", preset.model), ("pretrain", preset.pretrain), ("finetune", preset.finetune)):
+        print(f"{title}:")
+        for key, value in to_dict(config).items():
+            print(f"  {key}={value if isinstance(value, str) else json.dumps(value)}")
+    return 0
+
+
 def run_info(args: argparse.Namespace) -> int:
     path = Path(args.model)
     if path.is_file():
@@ -110,14 +123,18 @@ def run_info(args: argparse.Namespace) -> int:
 
         info = audio.probe(path)
         print(
-            f"{path}: {info.format} {info.subtype}, {info.rate} Hz, {info.channels} channel(s), {info.duration:.3f} s"
+            f"{path}: {info.format} {info.subtype}, {info.rate} Hz, {plural(info.channels, 'channel')}, "
+            f"{info.duration:.3f} s"
         )
         # The header proves nothing: only decoding does.
         samples = sum(len(block) for block in audio.blocks(path))
         print(f"decodes whole: {samples} samples")
         return 0
     from auricle.inference.model import load
+    from auricle.methods import find_preset
 
+    if not path.exists() and find_preset(args.model)[0]:
+        return _show_preset(args.model)
     model = load(path)
     encoder = model.encoder
     facts = {

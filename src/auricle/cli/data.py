@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from auricle.cli.options import count, data_argument, data_source, json_file, positive_float, positive_int, verb
+from auricle.errors import plural
 
 if TYPE_CHECKING:
     from auricle.cli.options import Verbs
@@ -88,5 +89,5 @@ def run_synth(args: argparse.Namespace) -> int:
     from auricle.data.synth import write_scenes
 
     path = write_scenes(Path(args.out), clips=args.clips, seconds=args.seconds, seed=args.seed)
-    print(f"{args.clips} clips in {path}")
+    print(f"{plural(args.clips, 'clip')} in {path}")
     return 0

@@ -84,7 +84,6 @@ def run_probe(args: argparse.Namespace) -> int:
         seeds=args.seeds,
         seed=args.seed,
         cache=not args.no_cache,
-        command=args.command_line,
     )
     return _finish(result, args.json)
 
@@ -100,7 +99,6 @@ def run_evaluate(args: argparse.Namespace) -> int:
         label=args.label,
         split_column=args.split_column,
         group_column=args.group_column,
-        command=args.command_line,
     )
     return _finish(result, args.json)
 

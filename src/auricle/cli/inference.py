@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from auricle.cli.options import count, format_option, json_file, percent, share, tell, verb
-from auricle.errors import AudioError, ConfigError
+from auricle.errors import AudioError, ConfigError, plural
 from auricle.files import atomic_path
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def run_embed(args: argparse.Namespace) -> int:
     with atomic_path(out) as partial:
         np.savez_compressed(partial, **arrays)  # type: ignore[arg-type]
     clips, width = arrays["embeddings"].shape
-    print(f"{out}: {clips} embeddings of {width} dimensions")
+    print(f"{out}: {plural(clips, 'embedding')} of {width} dimensions")
     return _report_bad(errors)
 
 

@@ -128,7 +128,7 @@ def _cross_validate(args: argparse.Namespace, options: dict[str, Any]) -> int:
         print(f"{estimate.finetuning(plans[0])}\nfolds       {len(plans)}, each as above")
         return 0
     budget = {name: value for name, value in _budget(args).items() if name != "max_minutes"}
-    result = api.cross_validate(args.model, data_source(args), args.out, **options, **budget, command=args.command_line)
+    result = api.cross_validate(args.model, data_source(args), args.out, **options, **budget)
     if processes().first:
         show_result(result)
     return _finish(args.out)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from auricle.data.items import absolute
-from auricle.errors import DataError
+from auricle.errors import DataError, in_words
 from auricle.files import write_text
 
 
@@ -31,5 +31,5 @@ def read_exclude_list(path: Path | str) -> frozenset[str]:
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: the list of files to leave out cannot be read: {error}.") from None
+        raise DataError(f"{path}: the list of files to leave out cannot be read: {in_words(error)}.") from None
     return frozenset(os.path.normpath(path.parent / line) for line in lines if line and not line.startswith("#"))

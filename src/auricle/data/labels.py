@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from auricle.data.items import Manifest
 from auricle.data.targets import multi_hot
-from auricle.errors import ConfigError, DataError
+from auricle.errors import ConfigError, DataError, plural
 
 Task = Literal["classification", "tagging"]
 TASKS: tuple[Task, ...] = ("classification", "tagging")
@@ -52,7 +52,8 @@ class Labels:
     def __str__(self) -> str:
         each = sum(map(len, self.sets)) / len(self.sets)
         several = f", {each:.1f} labels per clip" if self.task == "tagging" else ""
-        return f"{self.task}: {len(self.classes(range(len(self.sets))))} classes in column '{self.column}'{several}"
+        classes = plural(len(self.classes(range(len(self.sets)))), "class")
+        return f"{self.task}: {classes} in column '{self.column}'{several}"
 
 
 def read_labels(manifest: Manifest, column: str, task: str = "") -> Labels:

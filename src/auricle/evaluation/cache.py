@@ -26,6 +26,7 @@ from safetensors.numpy import save_file
 
 import auricle
 from auricle.data.items import Manifest
+from auricle.errors import in_words
 from auricle.files import atomic_path
 from auricle.inference.model import Model
 
@@ -67,7 +68,7 @@ class Cache:
             try:
                 return _read(path)
             except (OSError, SafetensorError, KeyError, ValueError) as error:
-                warnings.warn(f"{path} is damaged ({error}); embedding again.", CacheWarning, stacklevel=2)
+                warnings.warn(f"{path} is damaged ({in_words(error)}); embedding again.", CacheWarning, stacklevel=2)
         values = compute()
         try:
             with atomic_path(path) as partial:
@@ -75,8 +76,8 @@ class Cache:
             self._shrink(path)
         except (OSError, SafetensorError) as error:
             warnings.warn(
-                f"embeddings could not be kept in {self.folder} ({error}); set AURICLE_CACHE to a folder that can be "
-                f"written, or give --no-cache.",
+                f"embeddings could not be kept in {self.folder} ({in_words(error)}); set AURICLE_CACHE to a folder "
+                f"that can be written, or give --no-cache.",
                 CacheWarning,
                 stacklevel=2,
             )

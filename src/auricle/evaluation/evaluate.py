@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from auricle.command import as_command, current_command
 from auricle.data.formats import Data, read_data
 from auricle.data.items import Manifest
 from auricle.data.labels import Labels, read_labels
@@ -43,6 +44,7 @@ class Tested:
     folds: tuple[Tested, ...] = ()
 
 
+@as_command("evaluate")
 def evaluate(
     run: str | Path,
     data: Data,
@@ -52,7 +54,6 @@ def evaluate(
     label: str = "",
     split_column: str | None = None,
     group_column: str | None = None,
-    command: str = "",
 ) -> Result:
     """Classify or tag one part of labelled data and compare with its labels.
 
@@ -87,7 +88,7 @@ def evaluate(
         protocol |= {"ensemble": len(tested), "members": [describe(member.model) for member in tested]}
     if folded and not ensemble:
         protocol |= fold_scores(folded, together.folds, labels)
-    return score(together, manifest, labels, command=command, protocol=protocol)
+    return score(together, manifest, labels, protocol=protocol)
 
 
 def load_classifier(run: str | Path) -> Model:
@@ -160,7 +161,7 @@ def choose_part(manifest: Manifest, labels: Labels, name: str, split: Split) -> 
     return indices, used
 
 
-def score(tested: Tested, manifest: Manifest, labels: Labels, *, command: str, protocol: dict[str, Any]) -> Result:
+def score(tested: Tested, manifest: Manifest, labels: Labels, *, protocol: dict[str, Any]) -> Result:
     """The result of what was tested.
 
     Raises:
@@ -192,7 +193,7 @@ def score(tested: Tested, manifest: Manifest, labels: Labels, *, command: str, p
         outcome = {"metrics": predictions.metrics(), "confusion": confusion, "items": predictions.items()}
     return Result(
         task=labels.task,
-        command=command,
+        command=current_command(),
         model=describe(tested.model),
         data={"hash": manifest.hash, "source": manifest.source, "items": len(manifest)},
         seed=tested.model.config.get("split", {}).get("seed", 0),

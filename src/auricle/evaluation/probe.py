@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from auricle.command import as_command, current_command
 from auricle.data.formats import Data
 from auricle.errors import ConfigError
 from auricle.evaluation import heads
@@ -24,6 +25,7 @@ SEEDS = 3
 RANDOM_SEEDS = tuple(range(SEEDS))
 
 
+@as_command("probe")
 def probe(
     model: str | Path,
     data: Data,
@@ -40,7 +42,6 @@ def probe(
     seeds: int = SEEDS,
     seed: int = 0,
     cache: bool = True,
-    command: str = "",
 ) -> Result:
     """Probe a model on labelled data.
 
@@ -104,7 +105,7 @@ def probe(
     return Result(
         task="probe",
         metrics=mean_metrics(ours.runs),
-        command=command,
+        command=current_command(),
         model=describe(loaded),
         data={
             "hash": task.manifest.hash,

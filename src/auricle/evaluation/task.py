@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from auricle.data.formats import Data, read_data
 from auricle.data.items import Manifest
 from auricle.data.splits import Fold, folds
-from auricle.errors import DataError
+from auricle.errors import DataError, plural
 
 
 @dataclass(frozen=True)
@@ -44,5 +44,7 @@ class Task:
             )
         found = folds(manifest, split_column=split_column, group_column=group_column, labels=labels, seed=seed)
         by = group_column or split_column or ("split" if "split" in manifest.columns else "")
-        protocol = f"{len(found)} fold(s) by column '{by}'" if by else f"{len(found)} stratified folds, seed {seed}"
+        protocol = (
+            f"{plural(len(found), 'fold')} by column '{by}'" if by else f"{len(found)} stratified folds, seed {seed}"
+        )
         return cls(manifest, label, tuple(labels), tuple(found), protocol)

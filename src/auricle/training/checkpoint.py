@@ -35,7 +35,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from auricle import __version__
-from auricle.errors import CheckpointError, did_you_mean
+from auricle.errors import CheckpointError, did_you_mean, in_words
 from auricle.methods import preset_names
 
 M = TypeVar("M", bound=nn.Module)
@@ -89,7 +89,7 @@ class Checkpoint:
         try:
             values = json.loads((self.path / name).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise CheckpointError(f"{self.path / name} cannot be read: {error}.") from None
+            raise CheckpointError(f"{self.path / name} cannot be read: {in_words(error)}.") from None
         if not isinstance(values, dict):
             raise CheckpointError(f"{self.path / name} holds {type(values).__name__}, expected a JSON object.")
         return values
@@ -132,7 +132,7 @@ def save_checkpoint(
     except (OSError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise CheckpointError(
-            f"{run / name} could not be saved: {error}; the checkpoints before it are intact, "
+            f"{run / name} could not be saved: {in_words(error)}; the checkpoints before it are intact, "
             "free some space or mend the permissions and run the same command again."
         ) from error
     return target
@@ -198,7 +198,7 @@ def verify(path: Path) -> Checkpoint:
                     f"{file} is damaged: its SHA-256 differs from the manifest; use another checkpoint."
                 )
         except OSError as error:
-            raise CheckpointError(f"{file} cannot be read: {error}; use another checkpoint.") from None
+            raise CheckpointError(f"{file} cannot be read: {in_words(error)}; use another checkpoint.") from None
     return Checkpoint(path)
 
 
@@ -221,7 +221,7 @@ def resolve(path: Path) -> Checkpoint:
         return verify(path / AVERAGED)
     newest, problems = latest(path)
     if newest is None:
-        detail = f" ({problems[0]})" if problems else ""
+        detail = f" ({problems[0].rstrip('.')})" if problems else ""
         raise CheckpointError(f"{path} holds no usable checkpoint{detail}; give a run or checkpoint directory.")
     best, chosen = newest.state.get("best"), newest
     if best and best["step"] != newest.state["step"]:
@@ -242,7 +242,7 @@ def no_such_model(name: str) -> str:
         return (
             f"'{name}' names a configuration ({', '.join(near)}), not weights: give a checkpoint or run directory "
             f"(auricle import FILE --out DIR makes one of a published file), or ask for random weights "
-            f'(weights="random", --random-weights SEED).'
+            f'(--random-weights SEED, from Python load(..., weights="random")).'
         )
     return f"{name}: no such checkpoint or run directory{did_you_mean(name, presets)}."
 
@@ -262,7 +262,7 @@ def _remove_steps(run: Path, steps: Collection[int]) -> None:
             _remove(run / step_name(step))
         except OSError as error:
             raise CheckpointError(
-                f"{run / step_name(step)} could not be removed: {error}; "
+                f"{run / step_name(step)} could not be removed: {in_words(error)}; "
                 "mend the permissions and run the same command again."
             ) from error
 
@@ -345,7 +345,7 @@ def _load_tensors(path: Path) -> dict[str, Tensor]:
     try:
         loaded: dict[str, Tensor] = load_file(path)
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}.") from None
+        raise CheckpointError(f"{path} cannot be read: {in_words(error)}.") from None
     return loaded
 
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from auricle.config import TrainConfig
 from auricle.data.batch import Batch
 from auricle.data.loader import Key, Loader
+from auricle.errors import plural
 from auricle.methods.base import Method
 from auricle.training import finetune, pretrain
 from auricle.training.loop import PLANNED_SHARE, TRIAL_SECONDS, forward
@@ -66,9 +67,10 @@ def _estimate(module: nn.Module, loader: Loader, config: TrainConfig, seed: int,
         [
             f"parameters  {count:,} ({parts})",
             f"weights     {count * 4 / MB:.0f} MB, with gradients and optimizer {count * 16 / MB:.0f} MB",
-            f"memory      about {memory / MB:.0f} MB, of which {activations / MB:.0f} MB for {clips} clips at once"
-            f"{extrapolated}",
-            f"data        {len(loader.dataset.items)} clips, {loader.steps_per_epoch} steps per epoch",
+            f"memory      about {memory / MB:.0f} MB, of which {activations / MB:.0f} MB for {plural(clips, 'clip')} "
+            f"at once{extrapolated}",
+            f"data        {plural(len(loader.dataset.items), 'clip')}, "
+            f"{plural(loader.steps_per_epoch, 'step')} per epoch",
             f"steps       {steps}",
             f"time        about {steps * seconds / 60:.1f} minutes at {seconds:.3f} s per step{extrapolated} "
             f"({resolve_precision(config.precision, device)}, {device.type}, {torch.get_num_threads()} threads)",

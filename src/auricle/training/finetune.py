@@ -19,7 +19,7 @@ from auricle.data.labels import Labels, balancing_weights, read_labels
 from auricle.data.loader import Loader
 from auricle.data.randomness import torch_seed
 from auricle.data.splits import Fold, folds, holdout
-from auricle.errors import CheckpointError, ConfigError, DataError, did_you_mean
+from auricle.errors import CheckpointError, ConfigError, DataError, did_you_mean, plural
 from auricle.methods import find_preset, get_method, get_preset, get_recipe
 from auricle.tasks.classification import Classifier
 from auricle.training import checkpoint as ckpt
@@ -393,7 +393,7 @@ def save_average(plan: FinetunePlan, job: Job, average: WeightAverage, console: 
         state={"metrics": metrics, "count": average.count},
     )
     shown = "".join(f", {name} {value:.4f}" for name, value in metrics.items() if name == job.best_metric)
-    console.say(f"{job.run / ckpt.AVERAGED}: the mean of the weights after {average.count} epochs{shown}.")
+    console.say(f"{job.run / ckpt.AVERAGED}: the mean of the weights after {plural(average.count, 'epoch')}{shown}.")
 
 
 def validation(plan: FinetunePlan, device: torch.device) -> Validation | None:

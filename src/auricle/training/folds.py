@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from auricle.errors import CheckpointError, ConfigError
+from auricle.errors import CheckpointError, ConfigError, in_words
 from auricle.files import write_text
 from auricle.training import checkpoint as ckpt
 from auricle.training.distributed import processes
@@ -54,7 +54,7 @@ def _claim(out: Path, listed: list[dict[str, str]]) -> None:
             out.mkdir(parents=True, exist_ok=True)
             write_text(out / FOLDS, json.dumps({"folds": listed}, indent=1) + "\n")
         except OSError as error:
-            raise ConfigError(f"--out {out} cannot be written: {error}.") from None
+            raise ConfigError(f"--out {out} cannot be written: {in_words(error)}.") from None
 
 
 def fold_runs(path: Path) -> list[Path]:

@@ -10,6 +10,8 @@ from typing import Any
 from rich.console import Console as RichConsole
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from auricle.errors import plural
+
 # Seconds between lines where the output is not a terminal.
 LINE_EVERY = 10.0
 # What a validation measures is called by the clips it was measured on; what a monitor finds, by its head.
@@ -54,7 +56,9 @@ class Console:
         """A training begins at `step`."""
         self.began = self.last_line = time.monotonic()
         self.first_step, self.total, self.first_audio = step, total, None
-        self.say(f"training: {total} steps, {precision}" + (f", {processes} processes" if processes > 1 else ""))
+        self.say(
+            f"training: {plural(total, 'step')}, {precision}" + (f", {processes} processes" if processes > 1 else "")
+        )
         if self.rich.is_terminal and not self.quiet:
             columns = (
                 BarColumn(),

@@ -26,7 +26,7 @@ from auricle.config import TrainConfig
 from auricle.data.batch import Batch
 from auricle.data.loader import Loader
 from auricle.data.randomness import torch_seed
-from auricle.errors import AuricleError, CheckpointError, DataError, Interrupted, NonFiniteLoss
+from auricle.errors import AuricleError, CheckpointError, DataError, Interrupted, NonFiniteLoss, plural
 from auricle.files import write_text
 from auricle.training import checkpoint as ckpt
 from auricle.training.distributed import Group
@@ -379,7 +379,7 @@ def _plan_steps(job: Job, console: Console) -> int:
         steps = max(1, int(left / each))
         facts = {"max_minutes": job.max_minutes, "seconds_per_step": seconds, "steps": steps}
         write_text(path, json.dumps(facts) + "\n")
-        console.say(f"{job.max_minutes:g} minutes: {steps} steps at {seconds:.3f} s each.")
+        console.say(f"{job.max_minutes:g} minutes: {plural(steps, 'step')} at {seconds:.3f} s each.")
         return steps
 
     if steps := job.group.on_first(kept):

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from auricle.config import TrainConfig
-from auricle.errors import ConfigError
+from auricle.errors import ConfigError, plural
 
 # torch.OutOfMemoryError on accelerators; the allocator of the CPU raises plain RuntimeErrors with these words.
 SIGNS = ("not enough memory", "can't allocate memory", "out of memory")
@@ -34,8 +34,4 @@ def advice(config: TrainConfig) -> str:
     remedies = [f"raise accumulate (--set accumulate={more})"] if more else []
     remedies += [f"lower batch_size (--set batch_size={config.batch_size // 2})"] if config.batch_size > 1 else []
     remedies += [f"shorten crop_seconds (--set crop_seconds={config.crop_seconds / 2:g})"]
-    return f"for {_plural(clips, 'clip')} of {config.crop_seconds:g} s at once; {', or '.join(remedies)}"
-
-
-def _plural(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"
+    return f"for {plural(clips, 'clip')} of {config.crop_seconds:g} s at once; {', or '.join(remedies)}"

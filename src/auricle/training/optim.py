@@ -143,5 +143,5 @@ def load_optimizer(optimizer: torch.optim.Optimizer, module: nn.Module, tensors:
         if name not in parameters:
             raise CheckpointError(f"the optimizer state names '{name}', which the network does not have.")
         parameter = parameters[name]
-        # The step count too: the fused kernels read it where the parameter is.
+        # The step count too: fused kernels read it where the parameter is (pytorch/pytorch#103256), others on the CPU.
         optimizer.state[parameter][what] = value.to(parameter.device, copy=True)

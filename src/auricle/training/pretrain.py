@@ -21,7 +21,7 @@ from auricle.data.formats import Data, read_data
 from auricle.data.items import Item, Manifest
 from auricle.data.loader import Key, Loader, read_item
 from auricle.data.randomness import generator, torch_seed
-from auricle.errors import AudioError, CheckpointError, ConfigError, DataError
+from auricle.errors import AudioError, CheckpointError, ConfigError, DataError, plural
 from auricle.files import write_text
 from auricle.methods import get_method, get_preset
 from auricle.methods.base import Method
@@ -357,11 +357,13 @@ def measure_statistics(method: Method, config: Any, items: Sequence[Item], seed:
         )
     if not count:
         example = f", such as {failure.path} ({failure.reason})" if failure else ""
-        raise DataError(f"none of {len(chosen)} clips can be read{example}; repair or replace them.")
+        raise DataError(f"of {plural(len(chosen), 'clip')} none can be read{example}; repair or replace them.")
     mean = total / count
     std = math.sqrt(max(0.0, squares / count - mean**2))
     if std < 1e-3:
-        raise DataError(f"the audio is silent or constant: the log-mel values of {len(chosen)} clips do not vary.")
+        raise DataError(
+            f"the audio is silent or constant: the log-mel values of {plural(len(chosen), 'clip')} do not vary."
+        )
     return round(mean, 6), round(std, 6)
 
 
@@ -379,11 +381,13 @@ def keep_statistics(plan: PretrainPlan, run: Path) -> PretrainPlan:
     """
     if not plan.measured or not (run / "config.yaml").exists():
         return plan
-    model = load_yaml(run / "config.yaml").get("model")
+    begun = load_yaml(run / "config.yaml")
+    model, same_draw = begun.get("model"), begun.get("seed") == plan.seed
     names = ("norm_mean", "norm_std")
     kept = {name: model.get(name) for name in names} if isinstance(model, dict) else {}
     for name, value in kept.items():
-        if not isinstance(value, float) or abs(value - getattr(plan.model, name)) > SAME_STATISTICS:
+        # Another seed measures other clips, and is refused anyway.
+        if not isinstance(value, float) or (same_draw and abs(value - getattr(plan.model, name)) > SAME_STATISTICS):
             return plan
     return dataclasses.replace(plan, model=dataclasses.replace(plan.model, **kept))
 
@@ -406,4 +410,4 @@ def report_skipped(manifest: Manifest, console: Console) -> None:
 def report_bad_files(progress: Progress, console: Console) -> None:
     """Say how many files could not be read; each was named when it was met."""
     if count := len(progress.bad_files):
-        console.say(f"{count} file{'s' if count > 1 else ''} could not be read.")
+        console.say(f"{plural(count, 'file')} could not be read.")

@@ -24,7 +24,7 @@ import yaml
 from auricle.config import load_yaml
 from auricle.data.items import Manifest
 from auricle.environment import environment
-from auricle.errors import CheckpointError, ConfigError
+from auricle.errors import CheckpointError, ConfigError, in_words
 from auricle.files import write_text
 from auricle.training.distributed import Group
 
@@ -76,7 +76,7 @@ def locked(run: Path) -> Iterator[None]:
         run.mkdir(parents=True, exist_ok=True)
         handle = os.open(run / ".lock", os.O_RDWR | os.O_CREAT)
     except OSError as error:
-        raise ConfigError(f"--out {run} cannot be written: {error}.") from None
+        raise ConfigError(f"--out {run} cannot be written: {in_words(error)}.") from None
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -153,7 +153,7 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}; restore it, or give another --out.") from None
+        raise CheckpointError(f"{path} cannot be read: {in_words(error)}; restore it, or give another --out.") from None
     if not isinstance(values, dict):
         raise CheckpointError(f"{path} holds no JSON object; restore it, or give another --out.")
     return values

@@ -15,7 +15,7 @@ from typing import NoReturn, Protocol, cast
 
 from auricle.data.items import Manifest
 from auricle.data.readers.shared import Match, relative_id
-from auricle.errors import ConfigError, DataError, did_you_mean
+from auricle.errors import ConfigError, DataError, did_you_mean, plural
 
 # Names, as `--format` takes them, and modules. Published corpora are read without the files that are missing;
 # what a list of one's own names must be there.
@@ -114,7 +114,9 @@ def read(path: Path, format: str = "", exclude: frozenset[str] = frozenset(), ke
 def _note(name: str, why: str, manifest: Manifest, missing: int) -> str:
     unreadable = len(manifest.skipped) - missing
     lost = "".join(f", {count:,} {what}" for count, what in ((missing, "missing"), (unreadable, "unreadable")) if count)
-    return "; ".join((f"{manifest.source}: read as {name} ({why}): {len(manifest):,} items{lost}", *manifest.notes))
+    return "; ".join(
+        (f"{manifest.source}: read as {name} ({why}): {plural(len(manifest), 'item')}{lost}", *manifest.notes)
+    )
 
 
 def _raise_missing(manifest: Manifest, missing: Sequence[str]) -> NoReturn:
@@ -134,5 +136,5 @@ def _raise_empty(manifest: Manifest) -> NoReturn:
     advice = "; pip install 'auricle[video]' to read m4a, aac and video" if reason == "unsupported" else ""
     count = len(manifest.skipped)
     raise DataError(
-        f"{manifest.source}: none of the {count} sound files can be read (first: {path}: {reason}{advice})."
+        f"{manifest.source}: none of the {count} sound files can be read, such as {path} ({reason}{advice})."
     )

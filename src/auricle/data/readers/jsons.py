@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from auricle.data.tables import read_text
-from auricle.errors import DataError
+from auricle.errors import DataError, in_words
 
 
 def first_object(path: Path) -> dict[str, Any]:
@@ -42,7 +42,7 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(read_text(path))
     except ValueError as error:
-        raise DataError(f"{path}: not valid JSON: {error}.") from None
+        raise DataError(f"{path}: {in_words(error)}.") from None
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -56,7 +56,7 @@ def read_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             try:
                 entry = json.loads(line)
             except ValueError as error:
-                raise DataError(f"{path}: line {number} is not valid JSON: {error}.") from None
+                raise DataError(f"{path}: line {number} is not valid JSON: {in_words(error)}.") from None
             if not isinstance(entry, dict):
                 raise DataError(f"{path}: line {number} is not a JSON object.")
             yield number, entry

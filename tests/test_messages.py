@@ -1,0 +1,168 @@
+"""What a mistake is answered with: one sentence each, read as a newcomer reads it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+from auricle.config import parse_assignments
+from auricle.errors import in_words, plural
+from auricle.methods import get_preset
+
+Cli = Callable[..., Any]
+PRETRAIN = ("pretrain", "ssast", "{tones}", "--preset", "test", "--out", "x")
+
+
+@pytest.fixture
+def place(tones: Path, pretrained: Path, finetuned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with things to get wrong."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "nan").mkdir()
+    wave = np.zeros(16000, np.float32)
+    wave[5] = np.nan
+    soundfile.write("nan/x.wav", wave, 16000, subtype="FLOAT")
+    Path("text.wav").write_text("hello")
+    sounds = sorted((tones / "audio").iterdir())
+    Path("one.csv").write_text("path,label\n" + "".join(f"{path},a\n" for path in sounds[:6]))
+    Path("wide.csv").write_text(f"path,label\n{sounds[0]},a,b\n")
+    shutil.copytree(pretrained, "broken")
+    Path("broken/config.yaml").write_text("a: [\n")
+    shutil.copytree(pretrained, "cut")
+    for config in Path("cut").glob("step-*/config.json"):
+        config.write_text("{")
+    return tmp_path
+
+
+MISTAKES: dict[tuple[str, ...], str] = {
+    # Data
+    ("pretrain", "ssast", "nowhere", "--out", "x"): "{here}/nowhere: no such file or folder.",
+    ("pretrain", "ssast", "nan", "--preset", "test", "--out", "x"): (
+        "of 1 clip none can be read, such as {here}/nan/x.wav (non-finite); repair or replace them."
+    ),
+    ("pretrain", "ssast", "text.wav", "--out", "x"): (
+        "{here}/text.wav: a sound file is not a data set; give its folder, or a CSV file that lists it."
+    ),
+    ("finetune", "{pretrained}", "wide.csv", "--out", "x"): (
+        "{here}/wide.csv: line 2 has 3 cells, but the header names 2 columns; put double quotes around cells that hold "
+        "the delimiter."
+    ),
+    ("finetune", "{pretrained}", "one.csv", "--out", "x"): (
+        "column 'label' has 1 class in the training part (a); a classifier needs at least two: choose another --label."
+    ),
+    ("finetune", "{pretrained}", "{tones}", "--label", "color", "--out", "x"): (
+        "{tones}/manifest.csv: no column 'color'; the columns are label, split, group."
+    ),
+    # Names
+    ("pretrain", "ssats", "{tones}", "--out", "x"): "no method 'ssats' (did you mean 'ssast'?); the methods are ssast.",
+    ("predict", "{pretrained}", "{tones}"): (
+        "{pretrained} is a pretraining checkpoint without classes; train a classifier first: "
+        "auricle finetune {pretrained} DATA --out RUN"
+    ),
+    ("embed", "nowhere", "{tones}", "--out", "x.npz"): "nowhere: no such checkpoint or run directory.",
+    ("finetune", "text.wav", "{tones}", "--out", "x"): (
+        "text.wav is a file; convert a published checkpoint with: auricle import text.wav --out DIR"
+    ),
+    # Settings
+    (*PRETRAIN, "--set", "lr=fast"): "--set: lr must be a number, got 'fast'; write for example lr=0.001.",
+    (*PRETRAIN, "--set", "steps=1.5"): "--set: steps must be a whole number, got 1.5; write for example steps=0.",
+    (*PRETRAIN, "--set", "betas=[0.9]"): (
+        "--set: betas must be a list of 2, each a number, got [0.9]; write for example betas=[0.9,0.98]."
+    ),
+    (*PRETRAIN, "--set", "balanced=maybe"): (
+        "--set: balanced must be true or false, got 'maybe'; write for example balanced=false."
+    ),
+    (*PRETRAIN, "--set", "optimizer=sgd"): (
+        "--set: optimizer must be adamw or adam, got 'sgd'; write for example optimizer=adamw."
+    ),
+    (*PRETRAIN, "--set", "channel=left"): (
+        "--set: channel must be mean or a whole number, got 'left'; write for example channel=mean."
+    ),
+    (*PRETRAIN, "--set", "wieght_decay=0"): (
+        "--set: unknown key 'wieght_decay' (did you mean 'weight_decay'?); auricle info PRESET shows all keys."
+    ),
+    (*PRETRAIN, "--set", "lr=["): (
+        "--set lr: '[' is neither a number, a word nor a list; write for example --set lr=0.0001, "
+        "or --set 'betas=[0.9, 0.98]'."
+    ),
+    (*PRETRAIN, "--set", "mixup=0.5"): "pretraining does not use mixup; leave out --set mixup.",
+    (*PRETRAIN, "--set", "warmup_steps=9"): (
+        "warmup_steps has no effect under schedule=cosine; leave it out, or choose --set schedule=multistep or plateau."
+    ),
+    (*PRETRAIN, "--steps", "5", "--set", "epochs=2"): "epochs has no effect beside steps=5; give one of them.",
+    # Places
+    (*PRETRAIN[:-1], "one.csv"): "--out one.csv is a file; give a directory.",
+    (*PRETRAIN[:-1], "{tones}"): "--out {tones} exists and is not a run of auricle; give a new or empty directory.",
+    (*PRETRAIN[:-1], "broken"): "broken/config.yaml is damaged: it is not YAML (line 2); restore it.",
+    (*PRETRAIN[:-1], "{pretrained}", "--steps", "12", "--seed", "1"): (
+        "{pretrained} was started with other settings (seed: was 0, now 1); repeat the settings it was started with to "
+        "resume it, or give another --out."
+    ),
+    ("embed", "cut", "{tones}", "--out", "x.npz"): (
+        "cut holds no usable checkpoint (cut/step-000012/config.json has 1 bytes, expected {size}; use another "
+        "checkpoint); give a run or checkpoint directory."
+    ),
+    ("embed", "{pretrained}", "nan", "--out", "x.npz"): (
+        "{here}/nan/x.wav: non-finite: sample 5 of channel 0 is nan; repair the sound (from Python, nonfinite='zero' "
+        "silences such samples)"
+    ),
+    (
+        "import",
+        "text.wav",
+        "--out",
+        "x",
+        "--classes",
+        "nowhere",
+    ): "--classes nowhere cannot be read: No such file or directory.",
+}
+
+
+@pytest.mark.parametrize("command", MISTAKES, ids=" ".join)
+def test_a_mistake_is_one_sentence(
+    cli: Cli, place: Path, tones: Path, pretrained: Path, command: tuple[str, ...]
+) -> None:
+    size = (pretrained / "step-000012/config.json").stat().st_size
+    names = {"here": place, "tones": tones, "pretrained": pretrained, "size": size}
+    outcome = cli(*(word.format(**names) for word in command))
+    *before, message = outcome.err.splitlines()
+    assert message == f"error: {MISTAKES[command].format(**names)}"
+    # How the data was read comes first, where it could be.
+    assert all(line.startswith("data: ") for line in before)
+    assert outcome.code == 2
+    assert not (place / "x").exists()
+
+
+def test_all_keys_are_shown_for_a_preset(cli: Cli) -> None:
+    outcome = cli("info", "ssast-demo")
+    assert outcome.code == 0
+    lines = outcome.out.splitlines()
+    for line in ("network:", "  norm_mean=-4.2677393", "pretrain:", "  steps=750", "finetune:", "  betas=[0.9, 0.98]"):
+        assert line in lines
+    # As --set takes them.
+    for line in lines[lines.index("finetune:") + 1 :]:
+        ((key, value),) = parse_assignments([line.strip()]).items()
+        assert getattr(get_preset("ssast", "demo").finetune, key) == (
+            tuple(value) if isinstance(value, list) else value
+        )
+
+
+def test_counts_and_errors_inside_sentences() -> None:
+    assert [plural(n, "clip") for n in (0, 1, 2, 1000)] == ["0 clips", "1 clip", "2 clips", "1,000 clips"]
+    assert [plural(n, "class") for n in (1, 3)] == ["1 class", "3 classes"]
+    with pytest.raises(OSError) as missing:
+        Path("/nowhere/at/all").read_text()
+    with pytest.raises(ValueError) as broken:
+        json.loads('{"a": 1,\n')
+    with pytest.raises(ValueError) as binary:
+        b"\xff".decode()
+    assert in_words(missing.value) == "No such file or directory"
+    assert in_words(broken.value) == "it is not JSON (line 2)"
+    assert in_words(binary.value) == "it is not UTF-8 text (byte 0)"
+    assert in_words(ValueError("one\n  two.")) == "one two"
