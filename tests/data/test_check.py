@@ -17,7 +17,7 @@ from auricle.data.check import check, inspect
 from auricle.data.exclude import read_exclude_list, write_exclude_list
 from auricle.data.formats import read_data
 from auricle.data.items import AudioRef, Item
-from auricle.errors import DataError
+from auricle.errors import ConfigError, DataError
 
 RATE = 16_000
 
@@ -94,6 +94,16 @@ def test_an_exclude_list_moves_with_its_data(messy: Path, tmp_path_factory: pyte
 def test_an_exclude_list_that_is_not_there(messy: Path) -> None:
     with pytest.raises(DataError, match="cannot be read"):
         read_data(messy, exclude=messy / "no.txt")
+
+
+def test_a_list_made_by_hand_is_not_written_over(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("a.wav\n")
+    with pytest.raises(ConfigError, match="not written by auricle check"):
+        write_exclude_list(tmp_path / "mine.txt", [])
+    assert (tmp_path / "mine.txt").read_text() == "a.wav\n"
+    write_exclude_list(tmp_path / "new.txt", [("/b.wav", "truncated")])
+    write_exclude_list(tmp_path / "new.txt", [("/c.wav", "truncated")])
+    assert read_exclude_list(tmp_path / "new.txt") == {"/c.wav"}
 
 
 def test_missing_rows_are_bad_files_with_keep_going_and_refused_without(tmp_path: Path) -> None:

@@ -44,10 +44,12 @@ def run_check(args: argparse.Namespace) -> int:
     from rich.progress import Progress
 
     from auricle import api
-    from auricle.data.exclude import write_exclude_list
+    from auricle.data.exclude import check_exclude_path, write_exclude_list
     from auricle.evaluation import check_report
     from auricle.evaluation.results import write_json
 
+    if args.exclude:
+        check_exclude_path(args.exclude)
     data = data_source(args)()
     with Progress(console=Console(file=sys.stderr), transient=True) as bar:
         task = bar.add_task("decoding", total=None)

@@ -7,14 +7,33 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from auricle.data.items import absolute
-from auricle.errors import DataError, in_words
+from auricle.errors import ConfigError, DataError, in_words
 from auricle.files import write_text
 
 
-def write_exclude_list(path: Path | str, files: Iterable[tuple[str, str]]) -> None:
-    """Write (absolute path, what is wrong with it) of some files; paths below the list's folder become relative."""
+HEADER = "# Files that auricle check found unusable. Give this list to --exclude."
+
+
+def check_exclude_path(path: Path | str) -> None:
+    """Refuse to write over a list that somebody made by hand, before hours of work.
+
+    Raises:
+        ConfigError: the file exists and does not begin as `write_exclude_list` begins.
+    """
     path = absolute(path)
-    lines = ["# Files that auricle check found unusable. Give this list to --exclude."]
+    if path.exists() and not (path.is_file() and path.read_bytes().startswith(HEADER.encode())):
+        raise ConfigError(f"--exclude {path} exists and was not written by auricle check; give another name.")
+
+
+def write_exclude_list(path: Path | str, files: Iterable[tuple[str, str]]) -> None:
+    """Write (absolute path, what is wrong with it) of some files; paths below the list's folder become relative.
+
+    Raises:
+        ConfigError: see `check_exclude_path`.
+    """
+    check_exclude_path(path)
+    path = absolute(path)
+    lines = [HEADER]
     for file, reason in files:
         inside = Path(file).is_relative_to(path.parent)
         lines += [f"# {reason}", Path(os.path.relpath(file, path.parent)).as_posix() if inside else file]
