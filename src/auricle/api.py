@@ -161,6 +161,7 @@ def cross_validate(
     steps: int = 0,
     checkpoint_every: int = 0,
     workers: int = 0,
+    track: str = "",
     quiet: bool = False,
     **options: Any,
 ) -> Result:
@@ -171,7 +172,9 @@ def cross_validate(
     """
     group = processes()
     plans = group.together(lambda: _finetune.plan_folds(model, data, steps=steps, **options))
-    runs = finetune_folds(plans, Path(out), checkpoint_every=checkpoint_every, workers=workers, quiet=quiet)
+    runs = finetune_folds(
+        plans, Path(out), checkpoint_every=checkpoint_every, workers=workers, track=track, quiet=quiet
+    )
 
     def report() -> Result:
         for run in runs:

@@ -242,7 +242,7 @@ def refuse_unused(config: TrainConfig, assignments: Mapping[str, Any], unused: S
     for key in assignments:
         if not hasattr(config, key) or to_dict(config)[key] == to_dict(TrainConfig())[key]:
             continue
-        if key == "epochs" and config.steps:
+        if key == "epochs" and config.steps and config.epochs:
             raise ConfigError(f"epochs has no effect beside steps={config.steps}; give one of them.")
         if key in unused:
             raise ConfigError(f"{training} does not use {key}; leave out --set {key}.")

@@ -159,7 +159,7 @@ def test_dry_run_says_what_it_would_take_and_writes_nothing(cli: Cli, tones: Pat
 def test_list_and_info(cli: Cli, pretrained: Path, tones: Path) -> None:
     outcome = cli("list")
     assert outcome.code == 0
-    names = [line.split()[0] for line in outcome.out.splitlines() if line.startswith("  ")]
+    names = [line.split()[0] for line in outcome.out.splitlines() if line.startswith("  ssast-")]
     assert set(names) >= {"ssast-tiny-patch", "ssast-small-frame", "ssast-base-patch", "ssast-demo", "ssast-test"}
     # As they stand there, they go behind --preset and in place of a model.
     for name in names:

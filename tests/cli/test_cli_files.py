@@ -171,7 +171,7 @@ def test_an_official_classifier_gets_its_names_and_predicts(
     settings = ckpt.resolve(finetuned).config["model"]
     assert settings["stride_freq"] == 128
     structure: list[object] = []
-    for key in ("stride_freq", "stride_time", "window_frames", "heads"):
+    for key in ("stride_freq", "stride_time", "window_frames", "heads", "norm_mean", "norm_std", "pooling"):
         structure += ["--set", f"{key}={settings[key]}"]
     command = ("import", tmp_path / "tuned.safetensors", "--classes", tmp_path / "names.txt", *structure, "--out")
     end = cli(*command, tmp_path / "imported")

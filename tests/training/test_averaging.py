@@ -64,7 +64,7 @@ def test_the_score_of_the_mean_prediction_is_logged(run: Path, tones: Path) -> N
 def test_a_run_that_ends_before_the_window_says_so(
     tones: Path, pretrained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    plan = finetune.plan(pretrained, [tones], settings={**SETTINGS, "average_epochs": [3, 6]}, steps=2)
+    plan = finetune.plan(pretrained, [tones], settings={**SETTINGS, "epochs": 0, "average_epochs": [3, 6]}, steps=2)
     out = finetune.finetune(plan, tmp_path / "run", quiet=True)
     assert "nothing is averaged: the run ended before epoch 3 did." in capsys.readouterr().err
     assert not (out / ckpt.AVERAGED).exists()

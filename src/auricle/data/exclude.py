@@ -10,7 +10,6 @@ from auricle.data.items import absolute
 from auricle.errors import ConfigError, DataError, in_words
 from auricle.files import write_text
 
-
 HEADER = "# Files that auricle check found unusable. Give this list to --exclude."
 
 
