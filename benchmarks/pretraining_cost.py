@@ -50,6 +50,7 @@ ASSUMPTIONS = (
     Assumption("between", 50, "GB/s per GPU and direction", "DGX H100: a 400 Gbit/s adapter per GPU"),
     Assumption("node", 8, "GPUs per node", "DGX H100"),
 )
+UTILISATIONS = (0.2, 0.3, 0.4)
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,9 @@ def rows_of(
     rows: list[list[object]] = []
     for passes, kind in ((2, "flac, 16000 Hz"), (1, "flac, 16000 Hz"), (1, "flac, 44100 Hz")):
         for gpus in (1, 8, 64):
-            step = step_of(gpus, operations[passes], gradient_bytes, heard[kind], a, options.clips_per_second)
+            # The rate is that of the official two passes.
+            rate = options.clips_per_second * operations[2] / operations[passes]
+            step = step_of(gpus, operations[passes], gradient_bytes, heard[kind], a, rate)
             steps = math.ceil(a["epochs"] * a["clips"] / (a["batch"] * gpus))
             hours = [steps * seconds / 3600 for seconds in (step.overlapped, step.in_turn)]
             row: list[object] = [passes, kind, gpus, f"{a['batch'] * gpus:.0f}", f"{steps:,}"]
@@ -118,6 +121,12 @@ def rows_of(
             row += [step.binds, f"{hours[0]:.1f} - {hours[1]:.1f}", f"{gpus * hours[0]:.0f}"]
             rows.append(row + ([f"{gpus * hours[0] * options.price:,.0f}"] if options.price else []))
     return rows
+
+
+def by_utilisation(operations: dict[int, int], a: dict[str, float]) -> list[list[object]]:
+    """GPU hours of compute alone, for each number of passes and each utilisation."""
+    total = a["epochs"] * a["clips"] / (a["peak"] * 1e12) / 3600
+    return [[passes, *(f"{total * operations[passes] / u:.0f}" for u in UTILISATIONS)] for passes in (2, 1)]
 
 
 def page(options: argparse.Namespace, heard: dict[str, float]) -> str:
@@ -136,7 +145,10 @@ def page(options: argparse.Namespace, heard: dict[str, float]) -> str:
             for kind, s in heard.items()
         ),
     ]
-    speed = f" Compute is {options.clips_per_second:g} clips/s per GPU, as given." if options.clips_per_second else ""
+    rate = options.clips_per_second
+    speed = (
+        f" Compute is {rate:g} clips/s per GPU with two passes, as given, and in proportion with one." if rate else ""
+    )
     parts = [
         "# What pretraining costs",
         f"SSAST {options.preset}, clips of 10.2 s, on AudioSet-2M. Made by `python benchmarks/pretraining_cost.py "
@@ -156,6 +168,8 @@ def page(options: argparse.Namespace, heard: dict[str, float]) -> str:
         "perfect overlap, where only what binds counts, the second for none. The front end runs on the GPU, uncounted."
         + speed,
         table(header, rows_of(operations, 4.0 * parameters, heard, a, options)),
+        "What the utilisation decides, on 8 GPUs where compute binds (GPU hours):",
+        table(["passes", *(f"utilisation {u:g}" for u in UTILISATIONS)], by_utilisation(operations, a)),
         "More GPUs at 24 clips each are another recipe: the paper trained with 24 clips in all, and the learning rate "
         "must follow the batch. Audio that is already at 16 kHz costs a fraction of what resampling in training does. "
         "Cores of a GPU server differ from this machine's; measure there: `--cores`, `--clips-per-second`.",
@@ -179,11 +193,16 @@ def main() -> int:
         parser.add_argument(
             f"--{x.option}", type=float, default=x.value, metavar="X", help=f"{x.unit or 'of the recipe'}"
         )
-    parser.add_argument("--clips-per-second", type=float, default=0.0, metavar="X", help="measured, per GPU")
+    parser.add_argument(
+        "--clips-per-second", type=float, default=0.0, metavar="X", help="of two passes, measured, per GPU"
+    )
     parser.add_argument("--price", type=float, default=0.0, metavar="X", help="of a GPU hour; adds a column")
     parser.add_argument("--preset", default="base-patch", choices=sorted(ssast.PRESETS), help="another network")
     parser.add_argument("--files", type=int, default=64, metavar="N", help="clips of 10 s that are written and read")
     options = parser.parse_args()
+    for name, value in vars(options).items():
+        if isinstance(value, float) and value <= 0 and name not in ("clips_per_second", "price"):
+            parser.error(f"--{name} must be above 0, got {value:g}")
     text = page(options, measure_reading(options.files))
     print(text)
     if options.write:

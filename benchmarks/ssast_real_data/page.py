@@ -10,7 +10,7 @@ import numpy as np
 from benchmarks.ssast_real_data.rows import PITCH, QUOTED, QUOTED_SOURCE, ROWS
 from benchmarks.ssast_real_data.stages import CORPORA, HEADS, POOLINGS, STATISTICS, Bench, Settings
 from benchmarks.ssast_real_data.tables import Line, Tuned, lines, mean_accuracy, mean_gain, read, tuned
-from benchmarks.ssast_real_data.text import INTRODUCTION, TRIED
+from benchmarks.ssast_real_data.text import FINE_TUNED, INTRODUCTION, NOTES
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -50,8 +50,8 @@ def write_page(bench: Bench, folder: Path) -> Path:
         "## Over the budget, and over what was heard\n",
         "![Points above random weights over minutes of pretraining](images/ssast_real_data.png)\n",
         over_budget(tables, done),
-        *(["## Fine-tuned\n", fine_tuned(tuned_sets)] if tuned_sets else []),
-        TRIED,
+        *(["## Fine-tuned\n", FINE_TUNED.format(**facts(bench, main)), fine_tuned(tuned_sets)] if tuned_sets else []),
+        NOTES,
     ]
     return write_text(folder / "ssast_real_data.md", "\n".join(parts))
 
@@ -106,11 +106,13 @@ def verdict(tables: Tables, main: str) -> str:
     ]
     for pooling in POOLINGS:
         found = tables["linear", pooling]
+        # Only the first pooling was fixed before there were scores.
+        aim = "aim: above 0" if pooling == POOLINGS[0] else "aim: above 0; pooling added after the first scores"
         rows += [
             (f"logistic regression, {pooling}, above random weights", "-", points(mean_gain(found, main))),
             (
                 f"logistic regression, {pooling}, above log-mel statistics",
-                "aim: above 0",
+                aim,
                 points(mean_gain(found, main, "logmel")),
             ),
         ]

@@ -22,19 +22,9 @@ figures are a little optimistic. Fine-tuning: all weights, {finetune_steps} step
 {folds}, one seed.
 """
 
-TRIED = """## What was tried, and what it says
+FINE_TUNED = """These are short fine-tunings ({finetune_steps} steps of 16 crops), from which a network from scratch has
+not converged: they say which start is ahead after so little training, not where either would end.
+"""
 
-Of the run of 15 minutes:
-
-* **Generated sound beside the recordings**, half of it tones of all pitches, was meant to keep pitch, which long
-  training on an hour of recordings destroyed in an earlier experiment. Up to 5 minutes pitch stays within its interval
-  with and without it; after 15 minutes it falls in the mix as well, so tones at this share are not the remedy.
-  At 2 and 5 minutes recordings alone are worth as much as the mix under ridge, or more.
-* **Ridge is satisfied after 5 minutes**, spoken digits and logistic regression gain most between 5 and 15.
-* **The pooling decides as much as the budget.** With the deviation over time random weights rise too, but only then is
-  the pretrained network above log-mel statistics under logistic regression.
-* **Logistic regression on the mean alone** standardises directions of little variance to full size; ridge does not, and
-  finds more in the same embeddings.
-* Looked at in single short runs only, without figures here: tokens of four frames over windows of 2.2 s (not better at
-  the same cost), earlier layers and all layers side by side (random networks gain more from them).
+NOTES = """What was tried on the way, in words: [notes](ssast_real_data_notes.md).
 """

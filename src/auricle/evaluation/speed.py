@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from auricle.config import TrainConfig, from_dict
 from auricle.data.batch import Batch, Stream
+from auricle.data.processes import detached
 from auricle.data.randomness import Draw
 from auricle.errors import AuricleError, CheckpointError
 from auricle.methods import get_method, get_preset, method_names
@@ -101,7 +102,9 @@ def bench(model: str | Path, precision: str = "auto") -> Iterator[Speed]:
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(1, mp_context=context) as fresh:
             try:
-                yield fresh.submit(measure, measured, work, precision, torch.get_num_threads()).result()
+                with detached():
+                    future = fresh.submit(measure, measured, work, precision, torch.get_num_threads())
+                yield future.result()
             except BrokenProcessPool:
                 raise AuricleError(
                     f"the process that measured the {work} was killed, probably because memory ran out; "

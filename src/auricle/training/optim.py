@@ -81,7 +81,8 @@ def plateaus(scores: Sequence[tuple[int, float]]) -> list[int]:
     """Steps at which a plateau was noticed: more than PATIENCE validations in a row without a better score."""
     noticed, best, bad = [], -math.inf, 0
     for done, score in scores:
-        if score > best + abs(best) * THRESHOLD if math.isfinite(best) else True:
+        # As torch has it: of negative scores, a flat one passes for better.
+        if score > best * (1 + THRESHOLD):
             best, bad = score, 0
         else:
             bad += 1
