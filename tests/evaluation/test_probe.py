@@ -19,6 +19,7 @@ from soundsets import PITCHES, RATE, save_pretrained, tone, write_table, write_t
 from auricle.audio.frontends import KaldiFbank
 from auricle.audio.read import read
 from auricle.data.formats import read_data
+from auricle.data.tables import read_table
 from auricle.errors import AudioError, ConfigError, DataError
 from auricle.evaluation.baselines import BASELINES, baseline
 from auricle.evaluation.heads import HEADS, fit
@@ -338,3 +339,11 @@ def test_an_unreadable_file_stops_the_probe_and_says_how_to_go_on(model: Path, t
 
 def test_baselines_have_names_that_the_command_line_knows() -> None:
     assert set(BASELINES) == {"mfcc", "logmel"}
+
+
+def test_several_labels_per_clip_are_refused(tones: Path, tmp_path: Path) -> None:
+    rows = read_table(tones).rows
+    labels = ("low", "low;mid")
+    listed = [{"path": tones.parent / row.cells["path"], "label": labels[n % 2]} for n, row in enumerate(rows)]
+    with pytest.raises(DataError, match="several labels per clip"):
+        Task.read([write_table(tmp_path, listed)])

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from auricle.data.formats import Data, read_data
 from auricle.data.items import Manifest
+from auricle.data.labels import read_labels
 from auricle.data.splits import Fold, folds
 from auricle.errors import DataError, plural
 
@@ -33,11 +34,16 @@ class Task:
         """Read labelled data with the split it states; see `auricle.data.splits.folds`.
 
         Raises:
-            DataError: no such column, or fewer than two classes.
+            DataError: no such column, fewer than two classes, or several labels per clip.
         """
         manifest = read_data(data)
         manifest.require_all("a probe")
         labels = manifest.labels_of(label)
+        if read_labels(manifest, label).task == "tagging":
+            raise DataError(
+                f"column '{label}' holds several labels per clip, and a probe takes one; "
+                "choose another --label, or use auricle finetune, which tags."
+            )
         if len(set(labels)) < 2:
             raise DataError(
                 f"column '{label}' holds one class ('{labels[0]}'); a probe needs two: choose another --label."
