@@ -9,7 +9,7 @@ import pytest
 from soundsets import PITCHES, save_classifier, save_pretrained, write_table, write_tones
 
 from auricle.data.formats import read_data
-from auricle.errors import CheckpointError, ConfigError, DataError
+from auricle.errors import CheckpointError, DataError
 from auricle.evaluation.evaluate import evaluate
 from auricle.inference.model import load
 
@@ -41,12 +41,11 @@ def test_the_part_that_was_asked_for_is_evaluated(run: Path, tones: Path, split:
     assert (result.task, result.protocol["split"], result.protocol["tested"]) == ("classification", split, tested)
 
 
-def test_the_fold_that_the_run_left_out_is_its_test(tones: Path, tmp_path: Path) -> None:
-    run = save_classifier(tmp_path, sorted(PITCHES), held_out="s1")
+def test_a_checkpoint_of_unknown_origin_is_tested_on_everything_and_says_so(run: Path, tones: Path) -> None:
     result = evaluate(run, [tones], group_column="speaker")
-    assert {entry["id"] for entry in result.items} == {f"{pitch}1.wav" for pitch in PITCHES}
-    with pytest.raises(ConfigError, match="no fold 's9'"):
-        evaluate(save_classifier(tmp_path, sorted(PITCHES), held_out="s9"), [tones], group_column="speaker")
+    assert len(result.items) == 12
+    assert result.protocol["chosen_by"] == "all clips, as neither the data nor the checkpoint states a test part"
+    assert "does not say what it was trained on" in result.protocol["notes"][0]
 
 
 def test_labels_that_the_model_does_not_know_count_as_wrong_and_are_listed(tones: Path, tmp_path: Path) -> None:

@@ -277,7 +277,7 @@ def test_the_file_of_a_probe_holds_everything_needed_to_judge_it(result: Result,
     assert written["model"].keys() >= {"source", "hash", "kind", "method", "encoder_parameters", "precision"}
     protocol = written["protocol"]
     assert (protocol["head"], protocol["tested"], protocol["classes"]) == ("ridge", 6, 3)
-    assert protocol["split"] == "1 fold by column 'split'"
+    assert (protocol["split"], protocol["chosen_by"]) == ("test", "1 fold by column 'split'")
     assert written["confusion"]["labels"] == sorted(PITCHES)
     assert np.sum(written["confusion"]["rows"]) == 6
     assert sorted(item["id"] for item in written["items"]) == sorted(f"{p}{n}.wav" for p in PITCHES for n in (3, 7))

@@ -117,6 +117,8 @@ def show_result(result: Result) -> None:
     """Print the scores of a result with their intervals."""
     from auricle.evaluation.results import verdict
 
+    p = result.protocol
+    print(f"tested {p['tested']} of {result.data['items']} clips, part '{p['split']}': {p['chosen_by']}")
     for name, q in result.metrics.items():
         # d' is a distance, not a share.
         shown = _decimal if name == "d_prime" else percent

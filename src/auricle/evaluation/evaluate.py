@@ -14,26 +14,23 @@ from auricle.command import as_command, current_command
 from auricle.data.formats import Data, read_data
 from auricle.data.items import Manifest
 from auricle.data.labels import Labels, read_labels
-from auricle.data.splits import SPLIT_COLUMN, stated_part
 from auricle.errors import CheckpointError, ConfigError, DataError
 from auricle.evaluation.classify import RESAMPLES, Predictions
 from auricle.evaluation.folds import fold_scores
+from auricle.evaluation.parts import choose_part
 from auricle.evaluation.probe import describe
 from auricle.evaluation.results import Result
 from auricle.evaluation.tagging import TagPredictions
 from auricle.inference.model import Model, load
-from auricle.training.finetune import Split, choose_fold
 from auricle.training.folds import fold_runs
-
-SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
 class Tested:
     """What a run says about a part of labelled data: probabilities [N, C] of its `classes` for the items `indices`.
 
-    `chosen_by` says in words how the items were chosen. Of a cross-validation, `model` is the first network, and
-    `folds` is what each says about its own fold.
+    `chosen_by` says in words how the items were chosen, and `notes` what a reader of the scores should know. Of a
+    cross-validation, `model` is the first network, and `folds` is what each says about its own fold.
     """
 
     model: Model
@@ -41,6 +38,7 @@ class Tested:
     indices: tuple[int, ...]
     probability: NDArray[np.float64]
     chosen_by: str
+    notes: tuple[str, ...] = ()
     folds: tuple[Tested, ...] = ()
 
 
@@ -57,9 +55,11 @@ def evaluate(
 ) -> Result:
     """Classify or tag one part of labelled data and compare with its labels.
 
-    The part is what the data's split column says. Where the data has folds, groups or no split, it is the one that the
-    run used: its checkpoint keeps columns, seed and the fold it left out. `split="all"` takes everything. The task is
-    the run's. Of a cross-validation, each network tests the fold that it left out, and all items are scored together.
+    The part is what the data's split column says. Where the data has folds, groups or no split, "test" is every clip
+    that the run did not learn from, be it the fold that it left out or other data altogether: its checkpoint knows the
+    clips by their content (`data.heard`). A clip that it learned from is scored for `split` "train" and "all" only, and
+    a note says so. The task is the run's. Of a cross-validation, each network tests the fold that it left out, and all
+    items are scored together.
 
     `ensemble` names more runs of the same classes: the probabilities of all are averaged, in equal parts.
 
@@ -83,11 +83,12 @@ def evaluate(
                 "learned from clips that are tested; give members that left out the same part."
             )
     together = replace(tested[0], probability=np.mean([member.probability for member in tested], axis=0))
-    protocol: dict[str, Any] = {"split": split}
+    protocol: dict[str, Any] = {"split": split, "notes": list(dict.fromkeys(n for m in tested for n in m.notes))}
     if ensemble:
         protocol |= {"ensemble": len(tested), "members": [describe(member.model) for member in tested]}
     if folded and not ensemble:
-        protocol |= fold_scores(folded, together.folds, labels)
+        of_folds = fold_scores(folded, together.folds, labels)
+        protocol |= of_folds | {"notes": protocol["notes"] + of_folds.get("notes", [])}
     return score(together, manifest, labels, protocol=protocol)
 
 
@@ -122,9 +123,9 @@ def predict_part(
     results = []
     for name in folded or [Path(run)]:
         model = load_classifier(name)
-        indices, used = choose_part(manifest, labels, part, _split_of(model, split_column, group_column))
-        probability = model.classify_items([manifest[i] for i in indices])
-        results.append(Tested(model, model.classes, tuple(indices), probability, used))
+        chosen = choose_part(manifest, part, model, split_column, group_column)
+        probability = model.classify_items([manifest[i] for i in chosen.indices])
+        results.append(Tested(model, model.classes, chosen.indices, probability, chosen.how, chosen.notes))
     if not folded:
         return results[0]
     classes = tuple(sorted({name for result in results for name in result.classes}))
@@ -134,7 +135,8 @@ def predict_part(
         raise ConfigError(f"{run} was made with other folds than this data has; give the data it was made with.")
     probability = np.concatenate([_in_classes(result, classes) for result in results])[order]
     used = f"each of {len(results)} folds, by the run that left it out"
-    return Tested(results[0].model, classes, indices, probability, used, tuple(results))
+    notes = tuple(dict.fromkeys(note for result in results for note in result.notes))
+    return Tested(results[0].model, classes, indices, probability, used, notes, tuple(results))
 
 
 def _in_classes(tested: Tested, classes: tuple[str, ...]) -> NDArray[np.float64]:
@@ -142,23 +144,6 @@ def _in_classes(tested: Tested, classes: tuple[str, ...]) -> NDArray[np.float64]
     wide = np.zeros((len(tested.indices), len(classes)))
     wide[:, [classes.index(name) for name in tested.classes]] = tested.probability
     return wide
-
-
-def choose_part(manifest: Manifest, labels: Labels, name: str, split: Split) -> tuple[Sequence[int], str]:
-    """The items of the part called train, val, test or all, and in words how they were chosen.
-
-    Raises:
-        DataError: no such part, or it is empty.
-    """
-    indices: Sequence[int] = range(len(manifest))
-    used = "everything"
-    if name in SPLITS:
-        indices, used = _part(manifest, labels.strata, name, split)
-    elif name != "all":
-        raise DataError(f"--split must be one of {', '.join((*SPLITS, 'all'))}, got '{name}'.")
-    if not indices:
-        raise DataError(f"the part '{name}' of {manifest.source} is empty; choose another --split.")
-    return indices, used
 
 
 def score(tested: Tested, manifest: Manifest, labels: Labels, *, protocol: dict[str, Any]) -> Result:
@@ -208,25 +193,3 @@ def score(tested: Tested, manifest: Manifest, labels: Labels, *, protocol: dict[
         },
         **outcome,
     )
-
-
-def _split_of(model: Model, split_column: str | None, group_column: str | None) -> Split:
-    """The run's own split; other columns may be asked for where data names them differently."""
-    own = Split(**model.config.get("split", {}))
-    if split_column or group_column:
-        own = replace(own, split_column=split_column, group_column=group_column)
-    # A run that had train and test parts left out no fold that other data could have.
-    return replace(own, held_out="") if own.held_out == "test" else own
-
-
-def _part(manifest: Manifest, labels: Sequence[str], part: str, split: Split) -> tuple[Sequence[int], str]:
-    """The items of a part, and in words how they were chosen."""
-    if split.group_column is None:
-        stated = stated_part(manifest, part, split.split_column)
-        if stated is not None:
-            return stated, f"column '{split.split_column or SPLIT_COLUMN}'"
-    fold = choose_fold(manifest, labels, split)
-    column = split.group_column or split.split_column or (SPLIT_COLUMN if SPLIT_COLUMN in manifest.columns else "")
-    how = f"column '{column}'" if column else f"stratified folds, seed {split.seed}"
-    indices: Sequence[int] = getattr(fold, part)
-    return indices, f"{how}, '{fold.name}' held out"

@@ -14,6 +14,7 @@ import torch
 
 from auricle.config import TrainConfig, from_dict, override, refuse_unused, to_dict
 from auricle.data.formats import Data, read_data
+from auricle.data.heard import Heard
 from auricle.data.items import Manifest
 from auricle.data.labels import Labels, balancing_weights, read_labels
 from auricle.data.loader import Loader
@@ -37,7 +38,7 @@ from auricle.training.validation import Validation, score_name
 
 @dataclass(frozen=True)
 class Split:
-    """How the parts of the data were chosen; a checkpoint keeps it, so that an evaluation tests on the same clips."""
+    """How the parts of the data were chosen; a checkpoint keeps it, for an evaluation to name and follow."""
 
     split_column: str | None = None
     group_column: str | None = None
@@ -226,16 +227,6 @@ def _check_validation(plan: FinetunePlan, fold: Fold, asked: Mapping[str, Any]) 
     return plan
 
 
-def choose_fold(manifest: Manifest, strata: Sequence[str], split: Split) -> Fold:
-    """One fold of the data: the one called `split.held_out`, else the only one, else the last.
-
-    Raises:
-        ConfigError: no fold of that name.
-    """
-    columns = {"split_column": split.split_column, "group_column": split.group_column}
-    return pick_fold(folds(manifest, **columns, labels=strata, seed=split.seed), split.held_out)
-
-
 def pick_fold(available: Sequence[Fold], wanted: str) -> Fold:
     """The fold of that name; the last, if empty.
 
@@ -246,6 +237,19 @@ def pick_fold(available: Sequence[Fold], wanted: str) -> Fold:
     if wanted and wanted not in names:
         raise ConfigError(f"no fold '{wanted}'{did_you_mean(wanted, names)}; the data has {', '.join(names)}.")
     return available[names.index(wanted) if wanted else -1]
+
+
+def heard(plan: FinetunePlan) -> Heard:
+    """The clips that the network learns from, here and in the fine-tunings that it begins with.
+
+    Raises:
+        DataError: a file is gone.
+    """
+    parts = ([plan.manifest[i] for i in indices] for indices in (plan.fold.train, plan.fold.val))
+    now = Heard.of(*parts)
+    if plan.checkpoint is None or plan.weights_seed is not None:
+        return now
+    return now | Heard.load(plan.checkpoint.config.get("heard", {}))
 
 
 def build(plan: FinetunePlan) -> Classifier:
@@ -351,6 +355,7 @@ def finetune(
                 "loss": module.loss,
                 "head": plan.train.head,
                 "split": asdict(plan.split),
+                "heard": heard(plan).dump(),
             },
             validate=watch,
             best_metric=f"val_{score_name(plan.labels.task)}",
