@@ -109,7 +109,7 @@ def test_an_ensemble_averages_probabilities(tags: Path, tagger: Path, pretrained
     alone = [api.evaluate(run, tags) for run in (tagger, other)]
     both = api.evaluate(tagger, tags, ensemble=[other])
     assert both.protocol["ensemble"] == 2
-    assert len(both.model["members"]) == 2
+    assert len(both.protocol["members"]) == 2
     for first, second, mixed in zip(alone[0].items, alone[1].items, both.items, strict=True):
         for name, p in mixed["scores"].items():
             assert p == pytest.approx((first["scores"][name] + second["scores"][name]) / 2, abs=1e-6)
