@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -41,6 +42,16 @@ def write_text(path: Path, text: str) -> None:
     """Replace a text file (UTF-8) in one step: a reader, or a kill, finds the old or the new one."""
     with atomic_path(path) as partial:
         partial.write_text(text, encoding="utf-8")
+
+
+def sha256(path: Path) -> str:
+    """64 hex digits over a file's bytes, in constant memory."""
+    # hashlib.file_digest does this from Python 3.11 on.
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 class Spool:

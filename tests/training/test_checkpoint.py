@@ -266,14 +266,14 @@ def test_a_newer_schema_is_refused_and_a_senseless_one_too(run: Path) -> None:
 
 
 def test_a_disk_that_cannot_read_a_file_is_a_damaged_checkpoint(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    digest = ckpt._sha256
+    digest = ckpt.sha256
 
     def unreadable(path: Path) -> str:
         if path.parent.name == "step-000020" and path.name == "optimizer.safetensors":
             raise OSError(errno.EIO, "Input/output error", str(path))
         return digest(path)
 
-    monkeypatch.setattr(ckpt, "_sha256", unreadable)
+    monkeypatch.setattr(ckpt, "sha256", unreadable)
     found, problems = ckpt.latest(run)
     assert found is not None
     assert found.path == run / "step-000010"

@@ -18,7 +18,7 @@ from typing import Any
 
 from auricle.audio.read import Channel
 from auricle.errors import DataError, did_you_mean
-from auricle.files import atomic_path
+from auricle.files import atomic_path, sha256
 
 FORMAT = "auricle-manifest"
 VERSION = 1
@@ -325,14 +325,10 @@ def _size(path: str) -> int:
 
 
 def _content(path: str) -> str:
-    digest = hashlib.sha256()
     try:
-        with Path(path).open("rb") as file:
-            while chunk := file.read(1 << 20):
-                digest.update(chunk)
+        return sha256(Path(path))
     except OSError as error:
         raise _gone(path, error) from None
-    return digest.hexdigest()
 
 
 def _gone(path: str, error: OSError) -> DataError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import pickle
 import re
 import warnings
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from auricle.config import to_dict
 from auricle.data.labels import Task
 from auricle.errors import CheckpointError
+from auricle.files import sha256
 from auricle.methods import get_method, method_names
 from auricle.methods.base import Imported
 from auricle.tasks.classification import Classifier
@@ -80,7 +80,7 @@ def import_checkpoint(
         "model": to_dict(imported.config),
         "imported": {
             "file": file.name,
-            "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
+            "sha256": sha256(file),
             "assumed": imported.assumed,
         },
         "tensors": [t.__dict__ for t in imported.tensors],

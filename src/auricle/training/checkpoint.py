@@ -17,7 +17,6 @@ atomic rename.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -36,6 +35,7 @@ from torch import Tensor, nn
 
 from auricle import __version__
 from auricle.errors import CheckpointError, did_you_mean, in_words
+from auricle.files import sha256
 from auricle.methods import preset_names
 
 M = TypeVar("M", bound=nn.Module)
@@ -120,7 +120,7 @@ def save_checkpoint(
         header = {"schema": SCHEMA, "auricle": __version__}
         _write_json(temporary / "config.json", header | dict(config))
         _write_json(temporary / "state.json", dict(state or {}))
-        files = {p.name: {"size": p.stat().st_size, "sha256": _sha256(p)} for p in sorted(temporary.iterdir())}
+        files = {p.name: {"size": p.stat().st_size, "sha256": sha256(p)} for p in sorted(temporary.iterdir())}
         _write_json(temporary / "MANIFEST.json", {"schema": SCHEMA, "files": files})
         for path in temporary.iterdir():
             _flush(path)
@@ -193,7 +193,7 @@ def verify(path: Path) -> Checkpoint:
                 raise CheckpointError(f"{file} is missing; use another checkpoint.")
             if (have := file.stat().st_size) != size:
                 raise CheckpointError(f"{file} has {have} bytes, expected {size}; use another checkpoint.")
-            if _sha256(file) != digest:
+            if sha256(file) != digest:
                 raise CheckpointError(
                     f"{file} is damaged: its SHA-256 differs from the manifest; use another checkpoint."
                 )
@@ -351,15 +351,6 @@ def _load_tensors(path: Path) -> dict[str, Tensor]:
 
 def _write_json(path: Path, values: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
-
-
-def _sha256(path: Path) -> str:
-    # hashlib.file_digest does this from Python 3.11 on.
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _flush(path: Path) -> None:
