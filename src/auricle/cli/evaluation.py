@@ -115,7 +115,7 @@ def _finish(result: Result, path: str | None) -> int:
 
 def show_result(result: Result) -> None:
     """Print the scores of a result with their intervals."""
-    from auricle.evaluation.results import verdict
+    from auricle.evaluation.results import system_name, verdict
 
     p = result.protocol
     print(f"tested {p['tested']} of {result.data['items']} clips, part '{p['split']}': {p['chosen_by']}")
@@ -123,12 +123,13 @@ def show_result(result: Result) -> None:
         # d' is a distance, not a share.
         shown = _decimal if name == "d_prime" else percent
         print(f"{name:10} {shown(q['value'])} [{shown(q['low'])}, {shown(q['high'])}]")
-    for name, baseline in result.baselines.items():
+    names = {key: system_name(key, baseline) for key, baseline in result.baselines.items()}
+    for key, baseline in result.baselines.items():
         q = baseline["metrics"]["accuracy"]
-        print(f"{name + ' accuracy':18} {percent(q['value'])} [{percent(q['low'])}, {percent(q['high'])}]")
+        print(f"{names[key] + ' accuracy':18} {percent(q['value'])} [{percent(q['low'])}, {percent(q['high'])}]")
     for c in result.comparisons:
         interval = f"[{_points(c['low'])}, {_points(c['high'])}]"
-        print(f"model - {c['b']}: {_points(c['value'])} {interval} points: {verdict(c)}")
+        print(f"model - {names[c['b']]}: {_points(c['value'])} {interval} points: {verdict(c)}")
     for row in result.layers:
         print(_layer(row))
     for note in result.protocol.get("notes", ()):

@@ -197,7 +197,7 @@ def bars(rows: Iterable[tuple[str, float | None, float | None, float | None, str
         axes.tick_params(length=0)
         axes.grid(axis="x")
     for axes in grid[:, 0]:
-        axes.set_yticks(range(len(names)), [label_text(name) for name in names], color=INK, fontsize=8.5)
+        axes.set_yticks(range(len(names)), [label_text(name, 28) for name in names], color=INK, fontsize=8.5)
         axes.set_ylim(len(names) - 0.4, -0.6)
         for name, label in zip(names, axes.get_yticklabels(), strict=True):
             label.set_fontweight("bold" if name == highlighted else "normal")

@@ -14,7 +14,7 @@ from auricle.data.items import Item
 from auricle.data.loader import Loader
 from auricle.evaluation import figures
 from auricle.evaluation.report import Report
-from auricle.evaluation.results import Result, verdict
+from auricle.evaluation.results import Result, system_name, verdict
 from auricle.inference.model import Model, load
 from auricle.training.pretrain import MONITOR_FILE, fixed_batch
 from auricle.training.run import read_json, read_metrics
@@ -149,7 +149,10 @@ def result_page(result: Result, path: Path) -> Path:
         )
         report.table(
             ["model minus", "difference", "low", "high", "the model is"],
-            [[c["b"], c["value"], c["low"], c["high"], verdict(c)] for c in result.comparisons],
+            [
+                [system_name(c["b"], result.baselines[c["b"]]), c["value"], c["low"], c["high"], verdict(c)]
+                for c in result.comparisons
+            ],
             note="Paired bootstrap over the same items; 95 % interval.",
         )
     if result.layers:
@@ -237,7 +240,7 @@ def comparison_rows(
     """The model's and its baselines' accuracy as rows of a bar chart."""
     systems: dict[str, Mapping[str, Any]] = {
         "model": result.metrics,
-        **{n: b["metrics"] for n, b in result.baselines.items()},
+        **{system_name(n, b): b["metrics"] for n, b in result.baselines.items()},
     }
     return [
         (name, m["accuracy"]["value"], m["accuracy"]["low"], m["accuracy"]["high"], group)

@@ -20,7 +20,7 @@ import numpy as np
 
 from auricle import files
 from auricle.environment import environment
-from auricle.errors import ConfigError, DataError
+from auricle.errors import ConfigError, DataError, plural
 
 SCHEMA: Final = 1
 
@@ -114,6 +114,13 @@ def verdict(comparison: Comparison) -> str:
     if low is None or high is None:
         return "too few items to say"
     return "better" if low > 0 else "worse" if high < 0 else "not told apart"
+
+
+def system_name(name: str, baseline: Mapping[str, Any]) -> str:
+    """A baseline in words, with how it was read out where that is not as the model is."""
+    if name == "random":
+        return f"random weights ({plural(len(baseline['runs']), 'seed')})"
+    return f"{name} (logistic regression)" if name in ("mfcc", "logmel") else name
 
 
 def write_json(path: Path | str, payload: Any) -> Path:
