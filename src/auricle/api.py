@@ -14,7 +14,7 @@ from auricle.command import as_command
 from auricle.data.check import GROUP_COLUMNS, Findings
 from auricle.data.check import check as _check
 from auricle.data.formats import Data, read_data
-from auricle.errors import AudioError, DataError
+from auricle.errors import AudioError, ConfigError, DataError
 from auricle.evaluation import pages
 from auricle.evaluation.evaluate import evaluate as evaluate
 from auricle.evaluation.monitor import Monitor
@@ -69,6 +69,7 @@ def pretrain(
         track: "tensorboard", "wandb" or "mlflow" keeps the curves too.
         monitor: labelled data on which nearest neighbours are tried at each validation; see `evaluation.monitor`.
     """
+    _one_budget(steps, max_minutes)
     started = time.monotonic()
     group = processes()
     plan = group.together(
@@ -119,6 +120,7 @@ def finetune(
     never trained on; of folds or groups, `held_out` is left out (the last, if empty).
     `random_weights` trains the same network from scratch, from that seed.
     """
+    _one_budget(steps, max_minutes)
     started = time.monotonic()
     group = processes()
     plan = group.together(
@@ -311,6 +313,11 @@ def expand(
         else:
             files.append(path)
     return files
+
+
+def _one_budget(steps: int, max_minutes: float) -> None:
+    if steps and max_minutes:
+        raise ConfigError(f"steps ({steps}) and max_minutes ({max_minutes:g}) are two budgets; give one of them.")
 
 
 def _list(paths: Paths) -> list[str | Path]:

@@ -11,6 +11,7 @@ report.html         pictures
 
 from __future__ import annotations
 
+import dataclasses
 import fcntl
 import json
 import os
@@ -21,11 +22,12 @@ from typing import Any
 
 import yaml
 
-from auricle.config import load_yaml
+from auricle.config import DataclassInstance, TrainConfig, load_yaml
 from auricle.data.items import Manifest
 from auricle.environment import environment
 from auricle.errors import CheckpointError, ConfigError, in_words
 from auricle.files import write_text
+from auricle.methods import get_method
 from auricle.training.distributed import Group
 
 # Settings that change how fast a run gets there, not where it goes (how a batch is divided, but for rounding).
@@ -94,7 +96,8 @@ def start_or_check(run: Path, config: Mapping[str, Any]) -> None:
     """Write `config.yaml` of a new run, or refuse to go on with other settings than an existing one was started with.
 
     Settings in `FREE` may change, and so may a given `max_minutes`: the steps planned from the first one are kept.
-    `train.steps` may be raised: the schedule is then computed for the new total. `environment.json` is written anew,
+    `train.steps` may be raised: the schedule is then computed for the new total. A setting that the run does not record
+    was unknown to the version that began it, and counts as today's default. `environment.json` is written anew,
     for the process that goes on.
 
     Raises:
@@ -103,7 +106,7 @@ def start_or_check(run: Path, config: Mapping[str, Any]) -> None:
     path = run / "config.yaml"
     plain = json.loads(json.dumps(config))
     if path.exists():
-        old = load_yaml(path)
+        old = _as_today(load_yaml(path))
         differences = [
             f"{key}: was {old_value!r}, now {new_value!r}"
             for key, old_value, new_value in _differences(old, plain)
@@ -190,6 +193,20 @@ def rewind_metrics(run: Path, step: int) -> None:
     """Forget what was logged after `step`, which a resumed run will log again."""
     rows = [row for row in read_metrics(run) if row["step"] <= step]
     write_text(run / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def _as_today(old: Mapping[str, Any]) -> dict[str, Any]:
+    """Recorded settings, with today's defaults for those that the version which wrote them did not have."""
+    known: dict[str, type[DataclassInstance]] = {"train": TrainConfig}
+    if old.get("method"):
+        known["model"] = get_method(str(old["method"])).CONFIG
+    complete = dict(old)
+    for section, kind in known.items():
+        recorded = old.get(section)
+        if isinstance(recorded, dict):
+            defaults = {f.name: f.default for f in dataclasses.fields(kind) if f.default is not dataclasses.MISSING}
+            complete[section] = json.loads(json.dumps(defaults)) | recorded
+    return complete
 
 
 def _differences(old: Any, new: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
