@@ -101,7 +101,7 @@ def test_a_folder_without_usable_audio_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="none of its 1 files is a sound file"):
         read_data(tmp_path)
     table(tmp_path / "a.wav", "x")
-    with pytest.raises(DataError, match=r"none of the 1 sound files can be read \(first: .*a\.wav: not audio\)"):
+    with pytest.raises(DataError, match=r"none of the 1 sound files can be read, such as .*a\.wav \(not audio\)"):
         read_data(tmp_path)
 
 

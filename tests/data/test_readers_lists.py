@@ -52,7 +52,7 @@ def test_ssast_with_missing_files_or_another_shape(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r'expected \{"data": \[\{"wav": PATH, "labels": "mid,mid"\}'):
         read_data(path)
     text(path, '{"data": [{"wav": "a.wav"')
-    with pytest.raises(DataError, match=r"train\.json: not valid JSON"):
+    with pytest.raises(DataError, match=r"train\.json: it is not JSON"):
         read_data(path)
 
 
@@ -229,7 +229,7 @@ def test_plain_data_says_that_it_is_plain(tmp_path: Path) -> None:
         f"{tmp_path}: read as folder (a folder without the lists of a known corpus): 2 items",
     )
     listed = text(tmp_path / "x.csv", "path,label\ndog/a.wav,dog\n")
-    assert "read as csv (a table that is not the list of a known corpus): 1 items" in read_data(listed).notes[0]
+    assert "read as csv (a table that is not the list of a known corpus): 1 item" in read_data(listed).notes[0]
 
 
 def test_the_users_own_manifest_comes_first(tmp_path: Path) -> None:

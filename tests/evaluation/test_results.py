@@ -41,6 +41,8 @@ def make_result(**changes: Any) -> Result:
         "data": {"hash": "abc", "items": 2},
         "seed": 3,
         "protocol": {"split": "test"},
+        "layers": [],
+        "per_class": [],
         "environment": {"python": "3.11"},
     }
     return Result(**{**values, **changes})

@@ -50,7 +50,7 @@ def test_a_finetuning_is_counted_without_being_begun(tones: Path, pretrained: Pa
     text = estimate.finetuning(plan)
     assert number(text, "parameters") == sum(p.numel() for p in finetune.build(plan).parameters())
     assert number(text, "steps") == 7
-    assert "12 clips, 1 steps per epoch" in text
+    assert "12 clips, 1 step per epoch" in text
 
 
 def test_parameters_are_counted_without_allocating_them() -> None:

@@ -80,8 +80,9 @@ def data_source(args: argparse.Namespace) -> Callable[[], Manifest]:
         exclude = None if checking else args.exclude
         manifest = read_data(args.data, args.format, exclude=exclude, keep_going=checking)
         # Of several processes, the first one speaks.
-        for note in manifest.notes if os.environ.get("RANK", "0") == "0" else ():
-            tell(note)
+        if os.environ.get("RANK", "0") == "0" and not getattr(args, "quiet", False):
+            for note in manifest.notes:
+                tell(note)
         return manifest
 
     return read
