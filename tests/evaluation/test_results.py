@@ -41,8 +41,6 @@ def make_result(**changes: Any) -> Result:
         "data": {"hash": "abc", "items": 2},
         "seed": 3,
         "protocol": {"split": "test"},
-        "layers": [],
-        "per_class": [],
         "environment": {"python": "3.11"},
     }
     return Result(**{**values, **changes})
@@ -70,6 +68,8 @@ def test_result_file_has_every_part_of_the_schema(tmp_path: Path) -> None:
         "comparisons": [{"a": "ours", "b": "majority", "value": 0.4, "low": 0.3, "high": 0.5}],
         "confusion": {"labels": ["no", "yes"], "rows": [[1, 0], [0, 1]]},
         "items": [{"id": "a.wav", "label": "no", "predicted": "no", "score": 0.5}],
+        "layers": [],
+        "per_class": [],
         "environment": {"python": "3.11"},
     }
 
