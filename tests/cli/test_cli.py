@@ -70,7 +70,7 @@ def test_random_weights_of_a_preset_can_be_probed_but_a_bare_preset_cannot(cli: 
 def test_group_column_leaves_one_group_out(cli: Cli, pretrained: Path, tones: Path, tmp_path: Path) -> None:
     assert cli("probe", pretrained, tones, "--group-column", "group", "--json", tmp_path / "p.json").code == 0
     result = json.loads((tmp_path / "p.json").read_text())
-    assert result["protocol"]["split"].startswith("4 fold")
+    assert result["protocol"]["chosen_by"].startswith("4 fold")
     assert result["protocol"]["tested"] == 24
 
 
