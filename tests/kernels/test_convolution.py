@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, library
 
 from auricle.errors import ConfigError
 from auricle.kernels import causal_conv1d, reference
@@ -41,7 +41,7 @@ def test_the_operator_is_well_behaved() -> None:
     x, weight, bias = torch.randn(1, 6, 9), torch.randn(6, 4), torch.randn(6)
     for t in (x, weight, bias):
         t.requires_grad_()
-    torch.library.opcheck(_convolution, (x, weight, bias, torch.tensor([7]), True, False))
+    library.opcheck(_convolution, (x, weight, bias, torch.tensor([7]), True, False))
 
 
 def test_shapes_that_do_not_fit() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, library
 
 from auricle.errors import ConfigError
 from auricle.kernels import chunked, native, reference, selective_scan
@@ -67,7 +67,7 @@ def plain_torch(*args: Any, **options: Any) -> tuple[Tensor, Tensor]:
 
 @pytest.fixture(params=SETS)
 def instruction_set(request: pytest.FixtureRequest) -> Iterator[str]:
-    if native.library() is None:
+    if native.kernels() is None:
         pytest.fail("the C++ kernels are not built: pip install -e . where there is a compiler")
     try:
         native.set_instruction_set(request.param)
@@ -199,8 +199,8 @@ def test_half_precision_in_and_out(dtype: torch.dtype) -> None:
 def test_the_operator_is_well_behaved() -> None:
     given = inputs(1, 6, 4, 9)
     arguments = [given[n].requires_grad_() for n in NAMES]
-    torch.library.opcheck(_scan, (*arguments, torch.tensor([7]), True, False))
-    torch.library.opcheck(_scan, (*arguments[:5], None, None, None, None, None, True, True))
+    library.opcheck(_scan, (*arguments, torch.tensor([7]), True, False))
+    library.opcheck(_scan, (*arguments[:5], None, None, None, None, None, True, True))
 
 
 @pytest.mark.parametrize(

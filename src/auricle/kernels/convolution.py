@@ -6,7 +6,7 @@ B batch, E channels, L steps, W taps.
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, library
 
 from auricle.errors import ConfigError
 from auricle.kernels import native, reference
@@ -38,14 +38,14 @@ def causal_conv1d(
     """
     if x.ndim != 3 or weight.ndim != 2 or weight.shape[0] != x.shape[1]:
         raise ConfigError(f"x must be [B, E, L] and weight [E, W], got {tuple(x.shape)} and {tuple(weight.shape)}.")
-    if x.device.type != "cpu" or x.dtype == torch.float64 or weight.shape[1] > MAX_TAPS or native.library() is None:
+    if x.device.type != "cpu" or x.dtype == torch.float64 or weight.shape[1] > MAX_TAPS or native.kernels() is None:
         return reference.causal_conv1d(x, weight, bias, silu, lengths=lengths, reverse=reverse)
     with torch.autocast("cpu", enabled=False):
         out = _convolution(x.float(), weight.float(), None if bias is None else bias.float(), lengths, silu, reverse)
     return out.to(x.dtype)
 
 
-@torch.library.custom_op("auricle::causal_conv1d", mutates_args=(), device_types="cpu")
+@library.custom_op("auricle::causal_conv1d", mutates_args=(), device_types="cpu")
 def _convolution(
     x: Tensor, weight: Tensor, bias: Tensor | None, lengths: Tensor | None, silu: bool, reverse: bool
 ) -> Tensor:
@@ -84,7 +84,7 @@ def _problem(
     return struct, (x, taps, offset, valid)
 
 
-@torch.library.custom_op("auricle::causal_conv1d_backward", mutates_args=(), device_types="cpu")
+@library.custom_op("auricle::causal_conv1d_backward", mutates_args=(), device_types="cpu")
 def _convolution_backward(
     out_grad: Tensor,
     x: Tensor,

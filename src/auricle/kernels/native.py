@@ -61,7 +61,7 @@ class Convolution(Structure):
 
 
 @functools.cache
-def library() -> ctypes.CDLL | None:
+def kernels() -> ctypes.CDLL | None:
     """The kernels, or None where they were not built for this machine."""
     if not LIBRARY.exists():
         return None
@@ -84,7 +84,7 @@ def library() -> ctypes.CDLL | None:
 
 def instruction_set() -> str:
     """What the kernels use: "avx512", "avx2", "portable", or "" without a library."""
-    loaded = library()
+    loaded = kernels()
     return loaded.auricle_isa().decode() if loaded else ""
 
 
@@ -94,7 +94,7 @@ def set_instruction_set(name: str) -> None:
     Raises:
         ConfigError: this processor or build lacks it.
     """
-    loaded = library()
+    loaded = kernels()
     if loaded is not None:
         _set_isa(loaded, name)
 
@@ -106,7 +106,7 @@ def _set_isa(loaded: ctypes.CDLL, name: str) -> None:
 
 def run(name: str, problems: list[Any]) -> None:
     """Call `auricle_<name>` on some problems at once."""
-    loaded = library()
+    loaded = kernels()
     assert loaded is not None
     array = (type(problems[0]) * len(problems))(*problems)
     getattr(loaded, f"auricle_{name}")(array, len(problems), torch.get_num_threads())

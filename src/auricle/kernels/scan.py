@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import functools
 import warnings
+from collections.abc import Mapping, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, library
 
 from auricle.errors import ConfigError
 from auricle.kernels import chunked, native, reference
@@ -55,14 +56,15 @@ def selective_scan(
     Raises:
         ConfigError: shapes that do not fit each other.
     """
-    _check(u, delta, A, B, C, D, z, delta_bias, initial_state, lengths)
+    others = {"delta": delta, "z": z, "D": D, "delta_bias": delta_bias}
+    _check(u, A, {"B": B, "C": C}, others | {"initial_state": initial_state, "lengths": lengths})
     if u.dtype == torch.float64 or B.ndim != 3 or C.ndim != 3:
         arguments = (u, delta, A, B, C, D, z, delta_bias, delta_softplus)
         out, last = reference.selective_scan(*arguments, initial_state=initial_state, lengths=lengths, reverse=reverse)
         return (out, last) if return_last_state else out
     with torch.autocast(u.device.type, enabled=False):
         tensors = [None if x is None else x.float() for x in (u, delta, A, B, C, D, z, delta_bias, initial_state)]
-        if u.device.type == "cpu" and A.shape[1] <= MAX_STATES and native.library() is not None:
+        if u.device.type == "cpu" and A.shape[1] <= MAX_STATES and native.kernels() is not None:
             out, last, _ = _scan(*tensors, lengths, delta_softplus, reverse)
         else:
             if u.device.type == "cpu":
@@ -82,36 +84,25 @@ def _notice() -> None:
     )
 
 
-def _check(
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    z: Tensor | None,
-    delta_bias: Tensor | None,
-    initial_state: Tensor | None,
-    lengths: Tensor | None,
-) -> None:
+def _check(u: Tensor, A: Tensor, maps: Mapping[str, Tensor], others: Mapping[str, Tensor | None]) -> None:
     if u.ndim != 3 or A.ndim != 2:
         raise ConfigError(f"u must be [B, E, L] and A [E, S], got {tuple(u.shape)} and {tuple(A.shape)}.")
     (batch, channels, length), states = u.shape, A.shape[1]
     if not length:
         raise ConfigError("a scan needs at least one step.")
-    wanted = {
-        "delta": (delta, (batch, channels, length)),
-        "z": (z, (batch, channels, length)),
-        "A": (A, (channels, states)),
-        "D": (D, (channels,)),
-        "delta_bias": (delta_bias, (channels,)),
-        "initial_state": (initial_state, (batch, channels, states)),
-        "lengths": (lengths, (batch,)),
+    wanted: dict[str, tuple[int, ...]] = {
+        "A": (channels, states),
+        "delta": (batch, channels, length),
+        "z": (batch, channels, length),
+        "D": (channels,),
+        "delta_bias": (channels,),
+        "initial_state": (batch, channels, states),
+        "lengths": (batch,),
     }
-    for name, (tensor, shape) in wanted.items():
-        if tensor is not None and tuple(tensor.shape) != shape:
-            raise ConfigError(f"{name} must have the shape {shape} to fit u and A, got {tuple(tensor.shape)}.")
-    for name, tensor in (("B", B), ("C", C)):
+    for name, tensor in {"A": A, **others}.items():
+        if tensor is not None and tuple(tensor.shape) != wanted[name]:
+            raise ConfigError(f"{name} must have the shape {wanted[name]} to fit u and A, got {tuple(tensor.shape)}.")
+    for name, tensor in maps.items():
         groups = tensor.shape[1] if tensor.ndim == 4 else 1
         shapes = {2: (channels, states), 3: (batch, states, length), 4: (batch, groups, states, length)}
         if tuple(tensor.shape) != shapes.get(tensor.ndim) or channels % groups:
@@ -124,7 +115,7 @@ def _check(
 # needs: S / CHUNK as much memory as u, whatever the length.
 
 
-@torch.library.custom_op("auricle::selective_scan", mutates_args=(), device_types="cpu")
+@library.custom_op("auricle::selective_scan", mutates_args=(), device_types="cpu")
 def _scan(
     u: Tensor,
     delta: Tensor,
@@ -139,11 +130,11 @@ def _scan(
     softplus: bool,
     reverse: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    problem = _Problem(u, delta, A, B, C, D, z, delta_bias, initial_state, lengths, softplus, reverse)
+    struct, alive = _problem((u, delta, A, B, C, D, z, delta_bias, initial_state), lengths, softplus, reverse)
     out, last, saved = _outputs(u, A)
-    problem.struct.out = native.strided(out)
-    problem.struct.last, problem.struct.saved = native.pointer(last), native.pointer(saved)
-    native.run("scan_forward", [problem.struct])
+    struct.out, struct.last, struct.saved = native.strided(out), native.pointer(last), native.pointer(saved)
+    native.run("scan_forward", [struct])
+    del alive
     return out, last, saved
 
 
@@ -162,51 +153,40 @@ def _outputs(u: Tensor, A: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     )
 
 
-class _Problem:
-    """The C structure of a scan, and the tensors that must live as long as it."""
+def _problem(
+    tensors: Sequence[Tensor | None], lengths: Tensor | None, softplus: bool, reverse: bool
+) -> tuple[native.Scan, tuple[Tensor | None, ...]]:
+    """The C structure of a scan, and the tensors that must live as long as it.
 
-    def __init__(
-        self,
-        u: Tensor,
-        delta: Tensor,
-        A: Tensor,
-        B: Tensor,
-        C: Tensor,
-        D: Tensor | None,
-        z: Tensor | None,
-        delta_bias: Tensor | None,
-        initial_state: Tensor | None,
-        lengths: Tensor | None,
-        softplus: bool,
-        reverse: bool,
-    ) -> None:
-        def packed(x: Tensor | None) -> Tensor | None:
-            return None if x is None else x.contiguous()
-
-        rates, skip, bias, start = packed(A), packed(D), packed(delta_bias), packed(initial_state)
-        valid = None if lengths is None else lengths.clamp(0, u.shape[2]).to(torch.int64).contiguous()
-        self.alive = (u, delta, z, B, C, rates, skip, bias, start, valid)
-        self.struct = native.Scan(
-            batch=u.shape[0],
-            channels=u.shape[1],
-            states=A.shape[1],
-            length=u.shape[2],
-            softplus=softplus,
-            reverse=reverse,
-            u=native.strided(u),
-            delta=native.strided(delta),
-            z=native.strided(z),
-            b=native.strided(B),
-            c=native.strided(C),
-            a=native.pointer(rates),
-            skip=native.pointer(skip),
-            bias=native.pointer(bias),
-            initial=native.pointer(start),
-            lengths=native.integers(valid),
-        )
+    `tensors` are u, delta, A, B, C, D, z, delta_bias and the initial state.
+    """
+    u, delta, A, B, C, D, z, delta_bias, initial_state = tensors
+    assert u is not None
+    assert A is not None
+    rates, skip, bias, start = (None if x is None else x.contiguous() for x in (A, D, delta_bias, initial_state))
+    valid = None if lengths is None else lengths.clamp(0, u.shape[2]).to(torch.int64).contiguous()
+    struct = native.Scan(
+        batch=u.shape[0],
+        channels=u.shape[1],
+        states=A.shape[1],
+        length=u.shape[2],
+        softplus=softplus,
+        reverse=reverse,
+        u=native.strided(u),
+        delta=native.strided(delta),
+        z=native.strided(z),
+        b=native.strided(B),
+        c=native.strided(C),
+        a=native.pointer(rates),
+        skip=native.pointer(skip),
+        bias=native.pointer(bias),
+        initial=native.pointer(start),
+        lengths=native.integers(valid),
+    )
+    return struct, (u, delta, B, C, z, rates, skip, bias, start, valid)
 
 
-@torch.library.custom_op("auricle::selective_scan_backward", mutates_args=(), device_types="cpu")
+@library.custom_op("auricle::selective_scan_backward", mutates_args=(), device_types="cpu")
 def _scan_backward(
     out_grad: Tensor,
     last_grad: Tensor,
@@ -224,7 +204,7 @@ def _scan_backward(
     reverse: bool,
 ) -> list[Tensor]:
     """Gradients of u, delta, A, B, C, D, z (empty without z), delta_bias and the initial state."""
-    problem = _Problem(u, delta, A, B, C, D, z, delta_bias, None, lengths, softplus, reverse)
+    struct, alive = _problem((u, delta, A, B, C, D, z, delta_bias, None), lengths, softplus, reverse)
     (batch, channels, length), states = u.shape, A.shape[1]
     blocks = (channels + native.BLOCK - 1) // native.BLOCK
     last_grad = last_grad.contiguous()
@@ -233,7 +213,6 @@ def _scan_backward(
     parts = {name: u.new_empty(blocks, batch, length, states) for name in ("b_grad", "c_grad")}
     parts |= {name: u.new_empty(batch, channels, states) for name in ("a_grad", "initial_grad")}
     parts |= {name: u.new_empty(batch, channels) for name in ("skip_grad", "bias_grad")}
-    struct = problem.struct
     struct.saved, struct.out_grad, struct.last_grad = (
         native.pointer(saved),
         native.strided(out_grad),
@@ -244,6 +223,7 @@ def _scan_backward(
     for name, tensor in parts.items():
         setattr(struct, name, native.pointer(tensor))
     native.run("scan_backward", [struct])
+    del alive
     return [
         grads["u_grad"],
         grads["delta_grad"],
