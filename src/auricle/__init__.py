@@ -13,9 +13,34 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from auricle.api import embed, evaluate, finetune, list_models, load, predict, pretrain, probe
+    from auricle.api import (
+        check,
+        cross_validate,
+        embed,
+        evaluate,
+        finetune,
+        input_statistics,
+        list_models,
+        load,
+        predict,
+        pretrain,
+        probe,
+    )
 
-__all__ = ["__version__", "embed", "evaluate", "finetune", "list_models", "load", "predict", "pretrain", "probe"]
+__all__ = [
+    "__version__",
+    "check",
+    "cross_validate",
+    "embed",
+    "evaluate",
+    "finetune",
+    "input_statistics",
+    "list_models",
+    "load",
+    "predict",
+    "pretrain",
+    "probe",
+]
 
 
 def __getattr__(name: str) -> object:

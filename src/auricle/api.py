@@ -69,7 +69,7 @@ def pretrain(
         track: "tensorboard", "wandb" or "mlflow" keeps the curves too.
         monitor: labelled data on which nearest neighbours are tried at each validation; see `evaluation.monitor`.
     """
-    _one_budget(steps, max_minutes)
+    _one_budget(steps, settings, max_minutes)
     started = time.monotonic()
     group = processes()
     plan = group.together(
@@ -120,7 +120,7 @@ def finetune(
     never trained on; of folds or groups, `held_out` is left out (the last, if empty).
     `random_weights` trains the same network from scratch, from that seed.
     """
-    _one_budget(steps, max_minutes)
+    _one_budget(steps, settings, max_minutes)
     started = time.monotonic()
     group = processes()
     plan = group.together(
@@ -160,20 +160,41 @@ def cross_validate(
     data: Data,
     out: str | Path,
     *,
+    label: str = "label",
+    task: str = "",
+    recipe: str = "",
+    settings: Mapping[str, Any] | None = None,
+    split_column: str | None = None,
+    group_column: str | None = None,
+    random_weights: int | None = None,
     steps: int = 0,
     checkpoint_every: int = 0,
     workers: int = 0,
+    seed: int = 0,
     track: str = "",
     quiet: bool = False,
-    **options: Any,
 ) -> Result:
     """Fine-tune once for every fold or group of the data, or go on in `out`; returns the score over all of them.
 
-    Every clip is tested by the network that left it out. `options` are those of `finetune`. Writes `result.json` and
+    Every clip is tested by the network that left it out. Arguments as in `finetune`. Writes `result.json` and
     `report.html`.
     """
     group = processes()
-    plans = group.together(lambda: _finetune.plan_folds(model, data, steps=steps, **options))
+    plans = group.together(
+        lambda: _finetune.plan_folds(
+            model,
+            data,
+            label=label,
+            task=task,
+            recipe=recipe,
+            settings=settings,
+            split_column=split_column,
+            group_column=group_column,
+            random_weights=random_weights,
+            steps=steps,
+            seed=seed,
+        )
+    )
     runs = finetune_folds(
         plans, Path(out), checkpoint_every=checkpoint_every, workers=workers, track=track, quiet=quiet
     )
@@ -315,9 +336,11 @@ def expand(
     return files
 
 
-def _one_budget(steps: int, max_minutes: float) -> None:
-    if steps and max_minutes:
-        raise ConfigError(f"steps ({steps}) and max_minutes ({max_minutes:g}) are two budgets; give one of them.")
+def _one_budget(steps: int, settings: Mapping[str, Any] | None, max_minutes: float) -> None:
+    given = {"steps": steps, **(settings or {})}
+    for name in ("steps", "epochs"):
+        if given.get(name) and max_minutes:
+            raise ConfigError(f"{name} ({given[name]}) and max_minutes ({max_minutes:g}) are two budgets; give one.")
 
 
 def _list(paths: Paths) -> list[str | Path]:

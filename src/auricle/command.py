@@ -50,7 +50,7 @@ def as_command(verb: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
             arguments = signature.bind(*args, **kwargs).arguments
             defaults = {name: parameter.default for name, parameter in signature.parameters.items()}
             changed = {name: value for name, value in arguments.items() if value != defaults[name]}
-            with commanded(command_line(verb, {**changed, **changed.pop("options", {})})):
+            with commanded(command_line(verb, changed)):
                 return function(*args, **kwargs)
 
         return call

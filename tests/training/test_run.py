@@ -39,6 +39,8 @@ def test_a_setting_that_is_not_the_default_was_not_how_an_older_version_began(tm
 def test_two_budgets_are_refused_from_python_too(tones: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="two budgets"):
         auricle.pretrain("ssast", tones, tmp_path / "run", steps=2, max_minutes=1)
+    with pytest.raises(ConfigError, match=r"epochs .* two budgets"):
+        auricle.pretrain("ssast", tones, tmp_path / "run", settings={"epochs": 3}, max_minutes=1)
     with pytest.raises(ConfigError, match="two budgets"):
         auricle.finetune("ssast-test", tones, tmp_path / "run", random_weights=0, steps=2, max_minutes=1)
     assert not (tmp_path / "run").exists()

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from auricle import audio
-from auricle.data.fingerprint import Words, fingerprint, near_duplicates
+from auricle.data.fingerprint import MOST_SECONDS, Words, fingerprint, near_duplicates
 from auricle.data.items import Item, Manifest
 from auricle.data.processes import detached, forkserver
 from auricle.data.splits import SPLIT_COLUMN
@@ -286,14 +286,14 @@ class _Meter:
 
 
 class _Beginning:
-    """The first minute of a sound that arrives in blocks, mixed down."""
+    """What of a sound has a fingerprint that arrives in blocks, mixed down."""
 
     def __init__(self) -> None:
         self.parts: list[NDArray[np.float32]] = []
         self.frames = 0
 
     def add(self, block: NDArray[np.float32], rate: int) -> None:
-        if self.frames < 60 * rate:
+        if self.frames < MOST_SECONDS * rate:
             self.parts.append(block.mean(1))
             self.frames += len(block)
 

@@ -89,7 +89,7 @@ def summary(findings: Findings, command: str = "", statistics: Mapping[str, Any]
         "duplicates": [asdict(d) for d in findings.duplicates],
         "near_duplicates": [asdict(d) for d in findings.near_duplicates],
         "leaks": [asdict(leak) for leak in findings.leaks],
-        "labels": {c: findings.counts(c) for c in manifest.columns if len(findings.counts(c)) <= len(manifest) // 2},
+        "labels": {c: counted for c in manifest.columns if len(counted := findings.counts(c)) <= len(manifest) // 2},
         "statistics": statistics or {},
         "warnings": warnings(findings),
         "environment": environment(),
