@@ -8,7 +8,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from auricle.cli.options import data_argument, data_source, label_options, percent, positive_int, result_options, verb
+from auricle.cli.options import (
+    data_argument,
+    data_source,
+    label_arguments,
+    label_options,
+    percent,
+    positive_int,
+    result_options,
+    verb,
+)
 
 if TYPE_CHECKING:
     from auricle.cli.options import Verbs
@@ -75,9 +84,7 @@ def run_probe(args: argparse.Namespace) -> int:
         head=args.head,
         layers=args.layers,
         pooling=args.pooling,
-        label=args.label,
-        split_column=args.split_column,
-        group_column=args.group_column,
+        **label_arguments(args),
         random_weights=args.random_weights,
         baselines=args.baseline,
         against=args.against,
@@ -96,9 +103,7 @@ def run_evaluate(args: argparse.Namespace) -> int:
         data_source(args),
         ensemble=args.ensemble,
         split=args.split,
-        label=args.label,
-        split_column=args.split_column,
-        group_column=args.group_column,
+        **label_arguments(args),
     )
     return _finish(result, args.json)
 

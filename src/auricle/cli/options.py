@@ -122,6 +122,11 @@ def label_options(p: argparse.ArgumentParser, default: str = "label") -> None:
     p.add_argument("--group-column", metavar="C", help="leave one group of this column out")
 
 
+def label_arguments(args: argparse.Namespace) -> dict[str, Any]:
+    """What `label_options` were given, for the functions of `auricle.api`."""
+    return {"label": args.label, "split_column": args.split_column, "group_column": args.group_column}
+
+
 def result_options(p: argparse.ArgumentParser) -> None:
     """Where a result is written."""
     p.add_argument(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from auricle.cli.evaluation import show_result
-from auricle.cli.options import data_argument, data_source, label_options, training_options, verb
+from auricle.cli.options import data_argument, data_source, label_arguments, label_options, training_options, verb
 from auricle.config import parse_assignments
 from auricle.errors import ConfigError
 
@@ -83,12 +83,10 @@ def run_finetune(args: argparse.Namespace) -> int:
     from auricle.training import estimate, finetune
 
     options: dict[str, Any] = {
-        "label": args.label,
+        **label_arguments(args),
         "task": args.task,
         "recipe": args.recipe,
         "settings": _settings(args),
-        "split_column": args.split_column,
-        "group_column": args.group_column,
         "random_weights": args.random_weights,
     }
     if args.held_out == "all":
