@@ -51,7 +51,8 @@ def run_check(args: argparse.Namespace) -> int:
     if args.exclude:
         check_exclude_path(args.exclude)
     data = data_source(args)()
-    with Progress(console=Console(file=sys.stderr), transient=True) as bar:
+    console = Console(file=sys.stderr)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("decoding", total=None)
         findings = api.check(
             data,

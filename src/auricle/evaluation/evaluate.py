@@ -89,7 +89,9 @@ def evaluate(
     if folded and not ensemble:
         of_folds = fold_scores(folded, together.folds, labels)
         protocol |= of_folds | {"notes": protocol["notes"] + of_folds.get("notes", [])}
-    return score(together, manifest, labels, protocol=protocol)
+    result = score(together, manifest, labels, protocol=protocol)
+    # A cross-validation is more than the first of its networks.
+    return replace(result, model={**result.model, "source": str(run)}) if folded else result
 
 
 def load_classifier(run: str | Path) -> Model:

@@ -46,13 +46,17 @@ HALO: Final = [withStroke(linewidth=3, foreground="white")]
 
 @styled
 def loss_curves(
-    rows: Sequence[Mapping[str, Any]], keys: Sequence[str], x: str = "step", level: tuple[str, float] | None = None
+    rows: Sequence[Mapping[str, Any]],
+    keys: Sequence[str],
+    x: str = "step",
+    level: tuple[str, float] | None = None,
+    least: float | None = None,
 ) -> Figure:
     """Training histories in one plot: `rows` are log lines, `keys` the values to draw over `x`.
 
     A row may lack a key (validation is rarer than training); null and non-finite values are left out. Long series are
     drawn smoothed (centred mean) over their faint raw values. The axis is logarithmic when values span two decades.
-    `level` is the name and height of a line to compare with.
+    `level` is the name and height of a line to compare with; `least` is where the axis begins, if not near the values.
     """
     series = {key: _points(rows, x, key) for key in keys}
     drawn = {key: points for key, points in series.items() if len(points)}
@@ -82,6 +86,9 @@ def loss_curves(
         axes.axhline(level[1], color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
         ends.append((level[1], f"{level[0]}  {level[1]:.3g}", MUTED))
     axes.margins(x=0.02)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if least is not None:
+        axes.set_ylim(bottom=least)
     _name_ends(axes, ends)
     return figure
 

@@ -46,7 +46,7 @@ def pretraining_page(run: Path, items: Sequence[Item]) -> Path:
         "Curves of training and validation loss over steps",
     )
     report.figure(
-        figures.loss_curves(rows, ["effective_rank"]),
+        figures.loss_curves(rows, ["effective_rank"], least=1.0),
         "Effective rank of the embeddings: how many directions tell clips apart. A fall to 1 is collapse.",
         "Curve of the effective rank over steps",
     )
@@ -134,11 +134,14 @@ def result_page(result: Result, path: Path) -> Path:
     """The page of a probe or an evaluation: scores, comparison with baselines, confusion, the surest errors."""
     titles = {"probe": "Probe", "classification": "Evaluation", "tagging": "Evaluation of tags"}
     report = Report(titles.get(result.task, result.task), result.model["source"])
-    report.facts({key: value for key, value in result.protocol.items() if isinstance(value, str | int | float)})
+    facts = {k.replace("_", " "): v for k, v in result.protocol.items() if isinstance(v, str | int | float)}
+    # The interval stands below the scores.
+    facts.pop("interval", None)
+    report.facts(facts)
     report.heading("Scores")
     report.table(
         ["metric", "value", "low", "high"],
-        [[name, q["value"], q["low"], q["high"]] for name, q in result.metrics.items()],
+        [[name.replace("_", " "), q["value"], q["low"], q["high"]] for name, q in result.metrics.items()],
         note=str(result.protocol["interval"]),
     )
     if result.baselines:
