@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import math
 import re
 from collections.abc import Iterator, Mapping
@@ -32,7 +33,8 @@ class JsonCheck(NamedTuple):
 def compare_json(got: Any, want: Any, meta: Mapping[str, Any]) -> list[JsonCheck]:
     """Walk both structures together and judge every leaf.
 
-    Floats may differ by `meta["tolerance"]`, absolute: a number, or a mapping. In a mapping, an entry other than
+    Floats may differ as the first pattern of the contract's `compare` says that fits their path; without that list, by
+    `meta["tolerance"]`, absolute: a number, or a mapping. In a mapping, an entry other than
     "default" rules every path with its name in one of the keys ("temperature" rules `nll_after_temperature`). Integers,
     booleans, strings and null must be equal; NaN equals NaN, and an infinity the same infinity. A key or entry on one
     side only fails. Names of classes are reported but never fail where the case gives no way to compute them.
@@ -50,14 +52,18 @@ def compare_json(got: Any, want: Any, meta: Mapping[str, Any]) -> list[JsonCheck
 
 class _Rules:
     def __init__(self, meta: Mapping[str, Any]) -> None:
-        given = meta.get("tolerance")
+        self.patterns = meta.get("contract", {}).get("compare")
+        given = 0.0 if self.patterns else meta.get("tolerance")
         entries = given if isinstance(given, Mapping) else {"default": given}
         self.named = {name: _number(value) for name, value in entries.items() if name != "default"}
         self.default = _number(entries.get("default"))
         computes = meta.get("contract", {}).get("computes")
         self.names_unknown = computes == "metrics/classification" and "class_names" not in meta
 
-    def tolerance(self, path: tuple[str | int, ...]) -> float:
+    def tolerance(self, path: tuple[str | int, ...], want: float) -> float:
+        for pattern, rule in self.patterns or ():
+            if fnmatch.fnmatchcase(_spell(path), pattern):
+                return float(rule.get("atol", 0.0) + rule.get("rtol", 0.0) * abs(want))
         keys = [part for part in path if isinstance(part, str)]
         for name, value in self.named.items():
             if any(name in key for key in keys):
@@ -103,7 +109,7 @@ def _judge(got: Any, want: Any, path: tuple[str | int, ...], rules: _Rules) -> t
     if isinstance(want, str) and isinstance(got, str) and rules.is_class_name(path):
         return True, "equal" if got == want else "class name, not computable from the inputs"
     if isinstance(want, float) and _is_number(got):
-        allowed = rules.tolerance(path)
+        allowed = rules.tolerance(path, want)
         if math.isfinite(want):
             return abs(got - want) <= allowed, f"atol {allowed:g}"
         return got == want or (math.isnan(got) and math.isnan(want)), "equal"

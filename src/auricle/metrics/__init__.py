@@ -25,7 +25,19 @@ from auricle.metrics.classification import (
     top_k_accuracy,
     unweighted_average_recall,
 )
+from auricle.metrics.event_counts import EventCounts
+from auricle.metrics.event_matching import (
+    COLLARS,
+    Collars,
+    Criteria,
+    collar_counts,
+    intersection_counts,
+    segment_counts,
+)
+from auricle.metrics.frames import Detection, FrameScores, TimedEvent, detect_events, median_filter
 from auricle.metrics.intervals import Difference, Interval, bootstrap_interval, mean_over_tables, paired_bootstrap
+from auricle.metrics.operating_points import best_collar_f1
+from auricle.metrics.psds import PSDS, PSDS1, PSDS2, PSDSScore, Scenario
 from auricle.metrics.ranked import tagging_intervals
 from auricle.metrics.ranking import average_precision, d_prime, roc_auc
 from auricle.metrics.tagging import (
@@ -38,14 +50,27 @@ from auricle.metrics.tagging import (
 )
 
 __all__ = [
+    "COLLARS",
+    "PSDS",
+    "PSDS1",
+    "PSDS2",
     "Bin",
     "ClassScores",
+    "Collars",
+    "Criteria",
+    "Detection",
     "Difference",
+    "EventCounts",
+    "FrameScores",
     "Interval",
     "Lwlrap",
+    "PSDSScore",
+    "Scenario",
+    "TimedEvent",
     "accuracy",
     "argmax_accuracy",
     "average_precision",
+    "best_collar_f1",
     "binary_probability_metrics",
     "bootstrap_interval",
     "brier_score",
@@ -56,23 +81,28 @@ __all__ = [
     "classification_metrics",
     "cllr",
     "cohen_kappa",
+    "collar_counts",
     "confusion_matrix",
     "d_prime",
+    "detect_events",
     "ece",
     "f1_positive",
     "f1_score",
+    "intersection_counts",
     "log_loss",
     "lwlrap",
     "macro_one_vs_rest_auc",
     "matthews_correlation",
     "mce",
     "mean_over_tables",
+    "median_filter",
     "negative_log_likelihood",
     "optimal_temperature",
     "paired_bootstrap",
     "probabilities",
     "reliability_bins",
     "roc_auc",
+    "segment_counts",
     "tagging_intervals",
     "tagging_metrics",
     "top_k_accuracy",
