@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -88,7 +89,8 @@ def test_a_cross_validation_is_evaluated_and_joins_an_ensemble(
     done = cli("evaluate", folds, tones, "--json", tmp_path / "alone.json")
     assert done.code == 0, done.err
     assert "note: mean accuracy over the folds" in done.err
-    together = api.evaluate(folds, tones, ensemble=[folds])
+    twin = Path(shutil.copytree(folds, tmp_path / "twin"))
+    together = api.evaluate(folds, tones, ensemble=[twin])
     alone = json.loads((tmp_path / "alone.json").read_text())
     assert together.metrics == alone["metrics"]
     assert together.protocol["ensemble"] == 2

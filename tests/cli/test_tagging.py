@@ -136,3 +136,9 @@ def test_members_with_other_classes_are_refused(
     done = cli("evaluate", tagger, tags, "--ensemble", finetuned)
     assert done.code == 2
     assert "has other classes than" in done.err
+
+
+def test_a_member_that_is_named_twice_is_refused(cli: Callable[..., Outcome], tags: Path, tagger: Path) -> None:
+    done = cli("evaluate", tagger, tags, "--ensemble", tagger)
+    assert done.code == 2
+    assert "twice; name each run once" in done.err

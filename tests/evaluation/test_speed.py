@@ -35,6 +35,10 @@ def test_clips_are_those_of_the_recipe(briefly: None, work: str) -> None:
     assert 0 < row.slowest <= row.clips_per_second
 
 
+def test_the_batch_is_the_one_that_was_asked_for(briefly: None) -> None:
+    assert speed.measure(speed.subject("ssast-test"), "pretraining", "fp32", 1, batch=3).batch == 3
+
+
 def test_a_finetuned_run_is_measured_as_it_is(briefly: None, finetuned: Path) -> None:
     assert speed.measure(speed.subject(finetuned), "fine-tuning", "fp32", 1).clips_per_second > 0
 

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from auricle.data.formats import read_data
 from auricle.data.loader import Loader
-from auricle.errors import ConfigError, Interrupted, NonFiniteLoss, plural
+from auricle.errors import AuricleError, ConfigError, Interrupted, NonFiniteLoss, plural
 from auricle.training import checkpoint as ckpt
 from auricle.training.checkpoint import steps_saved
 from auricle.training.distributed import Group, processes
@@ -358,6 +358,14 @@ def disagree() -> None:
 
         plan = pretrain.plan
         pretrain.plan = lambda *a, **k: plan(*a, **{**k, "seed": 5})  # type: ignore[assignment]
+
+
+def test_a_process_that_hangs_is_told_apart_from_one_that_ended() -> None:
+    with (
+        pytest.raises(AuricleError, match="process 0 of 2 has waited too long for another one"),
+        Group(0, 2).peers(),
+    ):
+        raise RuntimeError("[../third_party/gloo/gloo/transport/tcp/unbound_buffer.cc:81] Timed out waiting 1800000ms")
 
 
 def test_processes_that_were_started_differently_are_refused(pretraining: Sequence[object], tmp_path: Path) -> None:

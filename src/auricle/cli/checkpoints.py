@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from auricle.cli.options import json_file, verb
+from auricle.cli.options import json_file, positive_int, verb
 from auricle.config import parse_assignments
 from auricle.errors import ConfigError, in_words, plural
 
@@ -43,7 +43,8 @@ def add(verbs: Verbs) -> None:
 
     p = verb(verbs, "bench", run_bench, "measure how fast a model is on this machine, and its memory")
     p.add_argument("model", help="checkpoint, run directory or preset name")
-    p.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16"))
+    p.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16", "fp16"))
+    p.add_argument("--batch", type=positive_int, default=0, metavar="N", help="clips at once (the recipe's, or fewer)")
     p.add_argument("--json", type=json_file, metavar="FILE", help="write everything as JSON")
 
 
@@ -170,7 +171,7 @@ def run_bench(args: argparse.Namespace) -> int:
     print(f"{args.model} on {where}, {precision}, random weights")
     print(f"{'work':12} {'clip':>7} {'batch':>6} {'clips/s':>9} {'slowest':>9} {'x real time':>12} {'memory':>10}")
     rows = []
-    for row in bench(args.model, args.precision):
+    for row in bench(args.model, args.precision, args.batch):
         rows.append(vars(row))
         heard = row.clips_per_second * row.clip_seconds
         print(

@@ -125,7 +125,7 @@ def show_result(result: Result) -> None:
     p = result.protocol
     print(f"tested {p['tested']} of {result.data['items']} clips, part '{p['split']}': {p['chosen_by']}")
     for name, q in result.metrics.items():
-        # d' is a distance, not a share.
+        # d' is a distance, not a share, and infinite where no clip is ranked wrongly.
         shown = _decimal if name == "d_prime" else percent
         print(f"{name:10} {shown(q['value'])} [{shown(q['low'])}, {shown(q['high'])}]")
     names = {key: system_name(key, baseline) for key, baseline in result.baselines.items()}
@@ -142,7 +142,7 @@ def show_result(result: Result) -> None:
 
 
 def _decimal(value: float | None) -> str:
-    return "?" if value is None else f"{value:.3f}"
+    return "not finite" if value is None else f"{value:.3f}"
 
 
 def _layer(row: Mapping[str, Any]) -> str:

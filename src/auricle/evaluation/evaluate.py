@@ -65,9 +65,12 @@ def evaluate(
 
     Raises:
         CheckpointError: the model has no classifier.
-        ConfigError: the ensemble's members have other classes, or left out another part of the data.
+        ConfigError: the ensemble's members have other classes, left out another part of the data, or are one run.
         DataError: the part is empty, or shares no label with the model.
     """
+    members = [Path(name).resolve() for name in (run, *ensemble)]
+    if twice := next((name for name in members if members.count(name) > 1), None):
+        raise ConfigError(f"the ensemble names {twice} twice; name each run once.")
     manifest = read_data(data)
     manifest.require_all("an evaluation")
     folded = fold_runs(Path(run))

@@ -86,10 +86,11 @@ def subject(model: str | Path) -> Subject:
     return Subject(name, "preset", preset.model, preset.pretrain, preset.finetune, CLASSES)
 
 
-def bench(model: str | Path, precision: str = "auto") -> Iterator[Speed]:
+def bench(model: str | Path, precision: str = "auto", batch: int = 0) -> Iterator[Speed]:
     """Measure embedding, pretraining step and fine-tuning step, each in a process of its own.
 
-    A classifier's checkpoint has no pretraining step. Batches are the recipe's, cut to what `embed` takes at once.
+    A classifier's checkpoint has no pretraining step. Without `batch`, batches are the recipe's, cut to what `embed`
+    takes at once.
 
     Raises:
         CheckpointError: no such model.
@@ -103,12 +104,12 @@ def bench(model: str | Path, precision: str = "auto") -> Iterator[Speed]:
         with ProcessPoolExecutor(1, mp_context=context) as fresh:
             try:
                 with detached():
-                    future = fresh.submit(measure, measured, work, precision, torch.get_num_threads())
+                    future = fresh.submit(measure, measured, work, precision, torch.get_num_threads(), batch)
                 yield future.result()
             except BrokenProcessPool:
                 raise AuricleError(
                     f"the process that measured the {work} was killed, probably because memory ran out; "
-                    "try a smaller model."
+                    "try a smaller model, or a smaller --batch."
                 ) from None
 
 
@@ -119,12 +120,12 @@ def works(measured: Subject) -> list[str]:
     return ["embedding"] * ("embed" in able) + ["pretraining"] * pretrains + ["fine-tuning"] * ("finetune" in able)
 
 
-def measure(measured: Subject, work: str, precision: str, threads: int) -> Speed:
+def measure(measured: Subject, work: str, precision: str, threads: int, batch: int = 0) -> Speed:
     """Time one kind of work in this process, which should be fresh for the sake of the memory."""
     torch.set_num_threads(threads)
     device = pick_device()
     before = peak_mb()
-    turn, seconds, batch = _prepare(measured, work, resolve_precision(precision, device), device)
+    turn, seconds, batch = _prepare(measured, work, resolve_precision(precision, device), device, batch)
     turn()
     times: list[float] = []
     while len(times) < LEAST_TURNS or sum(times) < LEAST_SECONDS:
@@ -138,7 +139,7 @@ def measure(measured: Subject, work: str, precision: str, threads: int) -> Speed
 
 
 def _prepare(
-    measured: Subject, work: str, precision: str, device: torch.device
+    measured: Subject, work: str, precision: str, device: torch.device, wanted: int
 ) -> tuple[Callable[[], object], float, int]:
     """One turn of the work, the seconds of its clips, and how many it takes at once."""
     method = get_method(measured.method)
@@ -147,7 +148,7 @@ def _prepare(
     limit = batch_samples(encoder, device)
     if work == "embedding":
         encoder = encoder.to(device).eval()
-        waves = _noise(max(1, limit // encoder.window_samples), encoder.window_samples, device)
+        waves = _noise(wanted or max(1, limit // encoder.window_samples), encoder.window_samples, device)
 
         def embed() -> Tensor:
             with torch.no_grad(), autocast(precision, device):
@@ -157,7 +158,7 @@ def _prepare(
         return embed, encoder.window_samples / encoder.sample_rate, len(waves)
     recipe = measured.pretrain if work == "pretraining" else measured.finetune
     samples = round(recipe.crop_seconds * encoder.sample_rate)
-    waves = _noise(max(1, min(recipe.batch_size, limit // samples)), samples, device)
+    waves = _noise(wanted or max(1, min(recipe.batch_size, limit // samples)), samples, device)
     count = len(waves)
     targets = None
     if work == "pretraining":

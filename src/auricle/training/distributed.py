@@ -14,6 +14,7 @@ from __future__ import annotations
 import atexit
 import inspect
 import os
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -110,6 +111,11 @@ class Group:
         except RuntimeError as error:
             if self.size == 1 or not any(library in str(error) for library in ("gloo", "NCCL")):
                 raise
+            if re.search("time(d )?out", str(error), re.IGNORECASE):
+                raise AuricleError(
+                    f"process {self.rank} of {self.size} has waited too long for another one, which hangs or is very "
+                    "slow; end the run and give the same command again to resume."
+                ) from error
             raise AuricleError(
                 f"process {self.rank} of {self.size} cannot go on: another process of the run has ended; "
                 "mend what that one says, or, if it was killed, run the same command again to resume."
