@@ -21,3 +21,13 @@ def feature_spread(features: Tensor) -> float:
     """Mean over dimensions of the standard deviation over inputs, relative to the root mean square; features [N, D]."""
     scale = features.square().mean().sqrt()
     return float(features.std(0, correction=0).mean() / scale.clamp(min=1e-12))
+
+
+def unit_spread(features: Tensor) -> float:
+    """Mean over dimensions of the standard deviation of features [N, D] scaled to length 1.
+
+    Features that lie evenly in all directions have D ** -0.5; near 0 they all point the same way. As BYOL's descendants
+    log it: unbiased, sqrt(variance + 1e-6).
+    """
+    unit = torch.nn.functional.normalize(features.float(), dim=-1)
+    return float((unit.var(0) + 1e-6).sqrt().mean())

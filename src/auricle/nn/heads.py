@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+
+from auricle.nn.batchnorm import BatchNorm
 
 
 class Predictor(nn.Sequential):
@@ -46,3 +49,80 @@ class LayerMixHead(nn.Module):
         means = torch.stack([torch.einsum("bn,bnd->bd", share, tokens) for tokens in layers])
         logits: Tensor = self.linear(self.projector(torch.einsum("l,lbd->bd", self.weights.softmax(0), means)))
         return logits
+
+
+class BatchNormHead(nn.Module):
+    """BatchNorm without scale and shift, then Linear: a pooled embedding [B, D] to logits [B, C] (DINO's linear probe).
+
+    Linear weights begin normal with standard deviation 0.01, the bias at 0.
+    """
+
+    def __init__(self, width: int, classes: int) -> None:
+        super().__init__()
+        self.norm = BatchNorm(width, affine=False)
+        self.linear = nn.Linear(width, classes)
+        nn.init.normal_(self.linear.weight, std=0.01)
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        logits: Tensor = self.linear(self.norm(pooled))
+        return logits
+
+
+class StrongWeakHead(nn.Module):
+    """Probabilities of classes per frame, and per clip as their mean under an attention over frames.
+
+    The attention is the softmax over classes of a second linear map, clamped to [1e-7, 1], as in the DCASE baseline.
+    """
+
+    def __init__(self, width: int, classes: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(width, classes)
+        self.linear_softmax = nn.Linear(width, classes)
+
+    def forward(self, frames: Tensor, valid: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Frames [B, t, D], of which `valid` [B, t] count (all, if None), to [B, t, C] and [B, C]."""
+        strong = self.linear(frames).sigmoid()
+        attention = self.linear_softmax(frames).softmax(-1).clamp(1e-7, 1)
+        if valid is not None:
+            attention = attention * valid.unsqueeze(-1)
+        return strong, (strong * attention).sum(1) / attention.sum(1)
+
+
+class ProjectionMLP(nn.Sequential):
+    """Linear, BatchNorm, ReLU, Linear, without biases of its own: BYOL's projector and predictor, [N, D] to [N, K]."""
+
+    def __init__(self, width: int, hidden: int, out: int) -> None:
+        super().__init__(
+            nn.Linear(width, hidden, bias=False),
+            BatchNorm(hidden),
+            nn.ReLU(inplace=True),
+            nn.Linear(hidden, out, bias=False),
+        )
+
+
+class Bottleneck(nn.Sequential):
+    """Three Linear layers with exact GELU between, to vectors of length 1: DINO's head before the prototypes."""
+
+    def __init__(self, width: int, hidden: int = 2048, out: int = 256) -> None:
+        super().__init__(
+            nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU(), nn.Linear(hidden, out)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.normalize(super().forward(x), dim=-1)
+
+
+class Prototypes(nn.Module):
+    """Cosines of vectors of length 1 with K learned directions, [..., D] to [..., K]: DINO's last layer.
+
+    It is a linear map without bias whose weight normalisation has its lengths fixed at 1.
+    """
+
+    def __init__(self, width: int, prototypes: int) -> None:
+        super().__init__()
+        self.weight_v = nn.Parameter(torch.empty(prototypes, width))
+        nn.init.trunc_normal_(self.weight_v, std=0.02)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, F.normalize(self.weight_v, dim=-1))

@@ -1,6 +1,6 @@
 """Losses that more than one method shares, each a small function that can be tested against a paper's code.
 
-B batch, M masked tokens, K values of a target.
+B batch, M masked tokens, K values of a target or prototypes.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 SoftmaxOver = Literal["predictions", "targets"]
@@ -48,3 +49,13 @@ def info_nce(predictions: Tensor, targets: Tensor, valid: Tensor, softmax_over: 
 def masked_mse(predictions: Tensor, targets: Tensor, valid: Tensor) -> Tensor:
     """Mean squared error over the values of valid tokens; predictions, targets [B, M, K], valid [B, M]."""
     return (predictions - targets)[valid].square().mean()
+
+
+def cosine_regression(predictions: Tensor, targets: Tensor) -> Tensor:
+    """BYOL's loss: the mean of 2 - 2 cos between predictions and targets [..., K], which the caller detached."""
+    return 2 - 2 * F.cosine_similarity(predictions.float(), targets.float(), dim=-1).mean()
+
+
+def distillation(logits: Tensor, probabilities: Tensor, temperature: float) -> Tensor:
+    """DINO's loss: mean cross-entropy of softmax(logits / temperature) [..., K] against a teacher's probabilities."""
+    return -(probabilities * (logits.float() / temperature).log_softmax(-1)).sum(-1).mean()
