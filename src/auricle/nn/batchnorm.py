@@ -41,7 +41,7 @@ def sum_over_processes(x: Tensor) -> Tensor:
     """The sum of `x` over the processes that train together, with its gradient; all of them must call it."""
     if processes() == 1:
         return x
-    summed: Tensor = _Sum.apply(x)
+    summed: Tensor = _Sum.apply(x)  # type: ignore[no-untyped-call]
     return summed
 
 

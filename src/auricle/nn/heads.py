@@ -110,7 +110,9 @@ class Bottleneck(nn.Sequential):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.normalize(super().forward(x), dim=-1)
+        for layer in self:
+            x = layer(x)
+        return F.normalize(x, dim=-1)
 
 
 class Prototypes(nn.Module):

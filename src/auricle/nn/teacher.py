@@ -40,7 +40,8 @@ def follow(teacher: nn.Module, student: nn.Module, momentum: float) -> None:
     own, theirs = dict(teacher.named_parameters()), dict(student.named_parameters())
     if missing := own.keys() - theirs.keys():
         raise ValueError(f"the student lacks {len(missing)} parameters of its teacher, such as '{min(missing)}'")
-    kept, learned = list(own.values()), [theirs[name] for name in own]
+    kept: list[Tensor] = list(own.values())
+    learned: list[Tensor] = [theirs[name] for name in own]
     torch._foreach_mul_(kept, momentum)
     torch._foreach_add_(kept, learned, alpha=1 - momentum)
 
