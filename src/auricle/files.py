@@ -1,7 +1,8 @@
-"""Files that are either complete or not there, and arrays too large for memory."""
+"""Files that are either complete or not there, folders that one process owns, and arrays too large for memory."""
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 from collections.abc import Iterator
@@ -9,19 +10,22 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from auricle.errors import ConfigError
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
 @contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path, within: Path | None = None) -> Iterator[Path]:
     """Give a temporary sibling to write to; at the end it is fsynced and takes the place of `path`.
 
     If the block raises, the sibling is removed and `path` stays as it was. Missing folders are made. The sibling keeps
-    the extension (writers choose a format by it) and starts with a dot (readers of folders skip it).
+    the extension (writers choose a format by it) and starts with a dot (readers of folders skip it). It may lie in
+    a folder `within` the same file system.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.stem}.tmp-{os.getpid()}{path.suffix}")
+    partial = (within or path.parent) / f".{path.stem}.tmp-{os.getpid()}{path.suffix}"
     try:
         yield partial
         with partial.open("rb") as file:
@@ -42,6 +46,30 @@ def write_text(path: Path, text: str) -> None:
     """Replace a text file (UTF-8) in one step: a reader, or a kill, finds the old or the new one."""
     with atomic_path(path) as partial:
         partial.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def owned(folder: Path) -> Iterator[None]:
+    """Make a folder and own it, by the lock on its file `.lock`, which goes with the process, however it ends.
+
+    Raises:
+        ConfigError: another process owns it.
+        OSError: it cannot be made.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / ".lock"
+    handle = os.open(path, os.O_RDWR | os.O_CREAT)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            owner = path.read_text().strip() or "unknown"
+            raise ConfigError(f"{folder} is in use by process {owner}; wait for it, or give another --out.") from None
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, str(os.getpid()).encode(), 0)
+        yield
+    finally:
+        os.close(handle)
 
 
 def sha256(path: Path) -> str:

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from launch import CONTEXT
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from auricle.nn.batchnorm import BatchNorm
 from auricle.nn.heads import ProjectionMLP
 from auricle.nn.teacher import Centre
+from launch import CONTEXT
 
 ROWS = 9
 

@@ -17,7 +17,6 @@ from typing import Any
 
 import pytest
 import torch
-from launch import Command, Together
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -27,6 +26,7 @@ from auricle.errors import AuricleError, ConfigError, Interrupted, NonFiniteLoss
 from auricle.training import checkpoint as ckpt
 from auricle.training.checkpoint import steps_saved
 from auricle.training.distributed import Group, processes
+from launch import Command, Together
 
 STEPS = 8
 # Batches of 7: the rows of two processes, and their micro-batches, differ in number.

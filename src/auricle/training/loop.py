@@ -41,6 +41,7 @@ from auricle.training.optim import (
 )
 from auricle.training.precision import FIRST_SCALE, LEAST_SCALE, autocast, next_scale, resolve_precision
 from auricle.training.run import read_json
+from auricle.training.signals import caught_signals, interruption
 from auricle.training.tracking import JsonLines, Tracker
 
 MAX_BAD_FILES = 100
@@ -146,7 +147,7 @@ def train(job: Job, console: Console) -> Progress:
         validate_every = job.loader.steps_per_epoch
     log_every = 1 if progress.total <= 2000 else 10
     batches = iter(job.loader)
-    with _signals() as caught, console, _record(job, progress.step) as record:
+    with caught_signals() as caught, console, _record(job, progress.step) as record:
 
         def next_batch() -> Batch:
             if group.first and progress.step > resumed_at and time.monotonic() > deadline:
@@ -201,9 +202,7 @@ def _next_batch(batches: Iterator[Batch], caught: set[signal.Signals], step: int
         if not caught:
             raise
     if caught:
-        number = signal.SIGINT if signal.SIGINT in caught else min(caught)
-        code = 130 if number == signal.SIGINT else 75
-        raise Interrupted(f"{number.name}: saved step {step}; run the same command again to go on.", code)
+        raise interruption(caught, f"step {step}")
     return batch
 
 
@@ -472,26 +471,3 @@ def _count_bad_files(job: Job, parts: Sequence[_Part], progress: Progress) -> No
             f"repair or remove them, or allow more with --set max_bad_fraction={2 * job.config.max_bad_fraction:g}."
         )
         raise job.group.common(error)
-
-
-@contextmanager
-def _signals() -> Iterator[set[signal.Signals]]:
-    """Collect SIGTERM, SIGUSR1 (batch systems warn with it) and SIGINT; a second SIGINT ends the process at once."""
-    caught: set[signal.Signals] = set()
-
-    def handle(number: int, frame: object) -> None:
-        if number == signal.SIGINT and signal.SIGINT in caught:
-            raise KeyboardInterrupt
-        caught.add(signal.Signals(number))
-
-    try:
-        previous = {s: signal.signal(s, handle) for s in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)}
-    except ValueError:
-        # Not in the main thread: signals stay with whoever owns them.
-        yield caught
-        return
-    try:
-        yield caught
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

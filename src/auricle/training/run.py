@@ -12,9 +12,7 @@ report.html         pictures
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import json
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -26,7 +24,7 @@ from auricle.config import DataclassInstance, TrainConfig, load_yaml
 from auricle.data.items import Manifest
 from auricle.environment import environment
 from auricle.errors import CheckpointError, ConfigError, in_words
-from auricle.files import write_text
+from auricle.files import owned, write_text
 from auricle.methods import get_method
 from auricle.training.distributed import Group
 
@@ -51,10 +49,10 @@ def claimed(run: Path, group: Group, manifest: Manifest, config: Mapping[str, An
                 f"processes {group.rank} and {rank} resolve to other settings ({'; '.join(differences[:8])}); "
                 "give all of them the same command and the same data."
             )
-    with ExitStack() as owned:
+    with ExitStack() as stack:
 
         def claim() -> None:
-            owned.enter_context(locked(run))
+            stack.enter_context(locked(run))
             check_data(run, manifest)
             start_or_check(run, config)
 
@@ -67,29 +65,18 @@ def locked(run: Path) -> Iterator[None]:
     """Own a run directory; the lock goes with the process, however it ends.
 
     Raises:
-        ConfigError: `run` is a file, or holds something that is not a run.
-        CheckpointError: another process is training in it.
+        ConfigError: `run` is a file, holds something that is not a run, or another process is training in it.
     """
     if run.exists() and not run.is_dir():
         raise ConfigError(f"--out {run} is a file; give a directory.")
     if run.is_dir() and any(run.iterdir()) and not (run / "config.yaml").exists() and not (run / ".lock").exists():
         raise ConfigError(f"--out {run} exists and is not a run of auricle; give a new or empty directory.")
-    try:
-        run.mkdir(parents=True, exist_ok=True)
-        handle = os.open(run / ".lock", os.O_RDWR | os.O_CREAT)
-    except OSError as error:
-        raise ConfigError(f"--out {run} cannot be written: {in_words(error)}.") from None
-    try:
+    with ExitStack() as stack:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            owner = (run / ".lock").read_text().strip() or "unknown"
-            raise CheckpointError(f"{run} is in use by process {owner}; wait for it, or give another --out.") from None
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, str(os.getpid()).encode(), 0)
+            stack.enter_context(owned(run))
+        except OSError as error:
+            raise ConfigError(f"--out {run} cannot be written: {in_words(error)}.") from None
         yield
-    finally:
-        os.close(handle)
 
 
 def start_or_check(run: Path, config: Mapping[str, Any]) -> None:
