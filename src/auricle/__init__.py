@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         check,
         cross_validate,
         embed,
+        embed_library,
         evaluate,
         finetune,
         input_statistics,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
         predict,
         pretrain,
         probe,
+        search,
     )
 
 __all__ = [
@@ -32,6 +34,7 @@ __all__ = [
     "check",
     "cross_validate",
     "embed",
+    "embed_library",
     "evaluate",
     "finetune",
     "input_statistics",
@@ -40,6 +43,7 @@ __all__ = [
     "predict",
     "pretrain",
     "probe",
+    "search",
 ]
 
 

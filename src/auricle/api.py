@@ -7,22 +7,26 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from auricle.command import as_command
 from auricle.data.check import GROUP_COLUMNS, Findings
 from auricle.data.check import check as _check
 from auricle.data.formats import Data, read_data
-from auricle.errors import AudioError, ConfigError, DataError
+from auricle.errors import AudioError, ConfigError
 from auricle.evaluation import pages
 from auricle.evaluation.evaluate import evaluate as evaluate
 from auricle.evaluation.monitor import Monitor
 from auricle.evaluation.probe import probe as probe
 from auricle.evaluation.results import Result
-from auricle.files import Spool
+from auricle.inference.library import Tell, embed_arrays
+from auricle.inference.library import embed_library as _embed_library
 from auricle.inference.model import Model, Prediction
 from auricle.inference.model import load as load
+from auricle.inference.search import search as search
+from auricle.inference.table import Library
+from auricle.inference.table import check_place as check_place
+from auricle.inference.table import open_library as open_library
 from auricle.methods import get_method, get_preset, method_names, preset_names
 from auricle.training import finetune as _finetune
 from auricle.training import pretrain as _pretrain
@@ -252,50 +256,50 @@ def input_statistics(model: str, data: Data, seed: int = 0) -> dict[str, float]:
 
 
 def embed(
-    model: str | Path | Model, sounds: Paths, *, frames: bool = False
+    model: str | Path | Model, sounds: Paths, *, frames: bool = False, rows: str = "clips"
 ) -> tuple[dict[str, NDArray[Any]], list[AudioError]]:
-    """Embed files and folders of audio.
+    """Embed files and folders of audio, into memory.
 
     Returns:
-        Arrays by name, and what could not be read. `paths` [N], `embeddings` [N, D], `model`; with `frames`, also
-        `frames` [sum t, D'], `times` [sum t] in seconds and `offsets` [N + 1], where each file's frames begin. Frames
-        and times are kept in temporary files, not in memory.
+        Arrays by name, as `auricle embed --out FILE.npz` writes them, and what could not be read: `paths`, `starts` and
+        `ends` [N], `embeddings` [N, D], `model` and `metadata`; with `frames`, also `frames` [sum t, D'], `times`
+        [sum t] in seconds and `offsets` [N + 1], where those of each row begin. Frames lie in a temporary file.
 
     Raises:
-        DataError: nothing could be embedded.
+        AudioError, DataError: nothing could be embedded.
     """
     loaded = model if isinstance(model, Model) else load(model)
-    paths, errors, clips, counts = [], [], [], [0]
-    with Spool() as steps, Spool() as times:
-        for path in expand(_list(sounds)):
-            try:
-                if frames:
-                    embedding = loaded.embed(path)
-                    clips.append(embedding.clip)
-                    steps.append(embedding.frames)
-                    times.append(embedding.times)
-                    counts.append(len(embedding.times))
-                else:
-                    clips.append(loaded.embed_clip(path))
-                paths.append(str(path))
-            except AudioError as error:
-                errors.append(error)
-        if not clips:
-            raise (
-                errors[0]
-                if len(errors) == 1
-                else DataError(
-                    f"none of {len(errors)} files can be read, such as {errors[0].path} ({errors[0].reason})."
-                )
-            )
-        arrays: dict[str, NDArray[Any]] = {
-            "paths": np.array(paths),
-            "embeddings": np.stack(clips),
-            "model": np.array(loaded.hash),
-        }
-        if frames:
-            arrays |= {"frames": steps.array(), "times": times.array(), "offsets": np.cumsum(counts)}
-    return arrays, errors
+    return embed_arrays(loaded, expand(_list(sounds)), rows=rows, frames=frames)
+
+
+def embed_library(
+    model: str | Path | Model,
+    sounds: Paths,
+    out: str | Path,
+    *,
+    rows: str = "",
+    frames: bool = False,
+    format: str = "",
+    tell: Tell | None = None,
+) -> Library:
+    """Embed files and folders of audio into a .parquet or .npz file, or go on where the same call was killed.
+
+    Args:
+        rows: "windows" or "clips"; if empty, windows in .parquet and clips in .npz.
+        frames: also one vector per time step; only in .npz.
+        format: layout of folders, instead of detecting it.
+        tell: called with an `inference.library.Progress` as the work goes on.
+
+    Returns:
+        The table, open for reading; `bad_files` are what could not be read.
+
+    Raises:
+        ConfigError: `out` cannot be written, or what lies or was begun there is of another model.
+        AudioError, DataError: nothing could be embedded.
+    """
+    check_place(Path(out), frames)
+    loaded = model if isinstance(model, Model) else load(model)
+    return _embed_library(loaded, expand(_list(sounds), format), out, rows=rows, frames=frames, tell=tell)
 
 
 def predict(

@@ -1,4 +1,4 @@
-"""`auricle embed` and `auricle predict`."""
+"""`auricle embed`, `auricle search` and `auricle predict`."""
 
 from __future__ import annotations
 
@@ -8,9 +8,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from auricle.cli.options import count, format_option, json_file, percent, share, tell, verb
+from auricle.cli.options import (
+    count,
+    format_option,
+    json_file,
+    percent,
+    positive_int,
+    share,
+    tell,
+    verb,
+)
 from auricle.errors import AudioError, ConfigError, plural
-from auricle.files import atomic_path
 
 if TYPE_CHECKING:
     from auricle.cli.options import Verbs
@@ -22,8 +30,24 @@ def add(verbs: Verbs) -> None:
     p.add_argument("model", help="checkpoint or run directory")
     p.add_argument("paths", nargs="+", metavar="PATH", help="sound files, or folders of them")
     format_option(p)
-    p.add_argument("--out", required=True, metavar="FILE.npz", help="where to write")
-    p.add_argument("--frames", action="store_true", help="also one vector per time step, with times")
+    p.add_argument(
+        "--out", required=True, metavar="FILE", help="file to write, .parquet or .npz; the same command resumes it"
+    )
+    p.add_argument(
+        "--rows",
+        choices=("windows", "clips"),
+        default="",
+        help="one vector per window or per file (windows in .parquet, clips in .npz)",
+    )
+    p.add_argument("--frames", action="store_true", help="also one vector per time step, with times (.npz)")
+    p.add_argument("--quiet", action="store_true", help="no progress")
+
+    p = verb(verbs, "search", run_search, "find the sounds of a library that are most like another")
+    p.add_argument("library", help="file that auricle embed wrote")
+    p.add_argument("query", help="sound file")
+    p.add_argument("-k", type=positive_int, default=10, metavar="K", help="how many to find")
+    p.add_argument("--model", metavar="MODEL", help="what made the library, if it does not lie any more where it did")
+    p.add_argument("--json", type=json_file, metavar="FILE", help="write them as JSON")
 
     p = verb(verbs, "predict", run_predict, "classify or tag sounds")
     p.add_argument("model", metavar="run", help="run or checkpoint of a fine-tuning")
@@ -35,23 +59,34 @@ def add(verbs: Verbs) -> None:
 
 
 def run_embed(args: argparse.Namespace) -> int:
-    import numpy as np
-
     from auricle import api
+    from auricle.cli.progress import EmbeddingProgress
 
     out = Path(args.out)
-    if out.suffix != ".npz" or out.is_dir():
-        raise ConfigError(f"--out {out} must be a file that ends in .npz.")
+    api.check_place(out, args.frames)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
         raise ConfigError(f"--out {out} cannot be written: a part of its path is a file.") from None
-    arrays, errors = api.embed(args.model, api.expand(args.paths, args.format, tell), frames=args.frames)
-    with atomic_path(out) as partial:
-        np.savez_compressed(partial, **arrays)  # type: ignore[arg-type]
-    clips, width = arrays["embeddings"].shape
-    print(f"{out}: {plural(clips, 'embedding')} of {width} dimensions")
-    return _report_bad(errors)
+    sounds = api.expand(args.paths, args.format, tell)
+    with EmbeddingProgress(args.quiet) as progress:
+        library = api.embed_library(args.model, sounds, out, rows=args.rows, frames=args.frames, tell=progress)
+    print(f"{out}: {plural(len(library), 'embedding')} of {library.metadata['dim']} dimensions")
+    return _report_bad(library.bad_files)
+
+
+def run_search(args: argparse.Namespace) -> int:
+    from auricle import api
+    from auricle.evaluation.results import write_json
+    from auricle.evaluation.search_page import summary
+
+    library = api.open_library(args.library)
+    hits = api.search(library, args.query, args.k, model=args.model)
+    for hit in hits:
+        print(f"{hit.similarity:.4f}  {hit.start:9.2f} - {hit.end:9.2f} s  {hit.path}")
+    if args.json:
+        write_json(args.json, summary(library, args.query, hits, args.command_line))
+    return 0
 
 
 def run_predict(args: argparse.Namespace) -> int:

@@ -122,8 +122,8 @@ class Model:
         clip, weight, end = np.zeros(self.encoder.dim), 0, 0.0
         frames: list[Array] = []
         times: list[NDArray[np.float64]] = []
-        with self._autocast():
-            for w in encode(self.encoder, self._blocks(sound, rate), self.device):
+        with self.autocast():
+            for w in encode(self.encoder, self.blocks(sound, rate), self.device):
                 clip += w.pooled() * w.steps
                 weight += w.steps
                 # A copy: a view would keep the whole batch of windows alive.
@@ -136,8 +136,8 @@ class Model:
 
     def embed_clip(self, sound: Sound, rate: int | None = None) -> Array:
         """The clip embedding [D] alone, in memory that does not grow with the sound."""
-        with self._autocast():
-            return embed_clip(self.encoder, self._blocks(sound, rate), self.device)
+        with self.autocast():
+            return embed_clip(self.encoder, self.blocks(sound, rate), self.device)
 
     def embed_items(self, items: Sequence[Item]) -> Array:
         """Clip embeddings [items, D] of a data set's items.
@@ -146,7 +146,7 @@ class Model:
             AudioError: an item cannot be read.
         """
         rate = self.encoder.sample_rate
-        with self._autocast():
+        with self.autocast():
             sounds = (read_item(item.hearing(self.encoder.channel), rate) for item in items)
             return clip_means(self.encoder, sounds, self.device, lambda e: e.pooled).astype(np.float32)
 
@@ -164,7 +164,7 @@ class Model:
         def value(encoded: Encoded) -> Tensor:
             return torch.cat([pool(encoded, layer, pooling) for layer in layers], dim=1)
 
-        with self._autocast():
+        with self.autocast():
             sounds = (read_item(item.hearing(self.encoder.channel), rate) for item in items)
             means = clip_means(self.encoder, sounds, self.device, value)
         return means.reshape(len(items), len(layers), -1).astype(np.float32)
@@ -183,8 +183,8 @@ class Model:
         per_second = self.encoder.sample_rate
         rows: list[Row] = []
         total, weight = np.zeros(len(classifier.classes)), 0
-        with self._autocast():
-            for w, probability in classifier.window_probabilities(self._blocks(sound, rate), self.device):
+        with self.autocast():
+            for w, probability in classifier.window_probabilities(self.blocks(sound, rate), self.device):
                 total += probability * w.steps
                 weight += w.steps
                 rows.append((w.start / per_second, (w.start + w.samples) / per_second, probability))
@@ -207,7 +207,7 @@ class Model:
             AudioError: an item cannot be read.
         """
         classifier, rate = self._need_classifier(), self.encoder.sample_rate
-        with self._autocast():
+        with self.autocast():
             sounds = (read_item(item.hearing(self.encoder.channel), rate) for item in items)
             return classifier.clip_probabilities(sounds, self.device)
 
@@ -219,7 +219,8 @@ class Model:
             )
         return self.classifier
 
-    def _blocks(self, sound: Sound, rate: int | None) -> Iterable[Array]:
+    def blocks(self, sound: Sound, rate: int | None = None) -> Iterable[Array]:
+        """Samples at the encoder's rate, some at a time; what `embed` raises of a file is raised while iterating."""
         target = self.encoder.sample_rate
         if isinstance(sound, str | Path):
             return audio.blocks(sound, rate=target, channel=self.encoder.channel)
@@ -227,7 +228,8 @@ class Model:
             raise ConfigError("an array of samples needs its sample rate: embed(array, rate).")
         return [audio.as_wave(sound, rate, target)[0]]
 
-    def _autocast(self) -> AbstractContextManager[object]:
+    def autocast(self) -> AbstractContextManager[object]:
+        """The precision of the network's arithmetic, as a context."""
         return autocast(self.precision, self.device)
 
 

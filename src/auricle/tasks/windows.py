@@ -5,7 +5,7 @@ D width, C classes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,37 +72,51 @@ def _encode_batch(encoder: AudioEncoder, windows: list[tuple[int, Array]], devic
         yield Window(start, len(samples), encoded, row)
 
 
+def encode_pool(
+    encoder: AudioEncoder, windows: Sequence[Array], device: torch.device
+) -> Iterator[tuple[list[int], Encoded]]:
+    """Encode windows of any lengths: the indices of a batch of them, and what they became.
+
+    Windows of like length, of whatever sounds, share a batch, so that little is padded; as encoders ignore padding,
+    that changes no result beyond rounding. Autocast is the caller's.
+    """
+    limit = batch_samples(encoder, device)
+    in_order = sorted(enumerate(windows), key=lambda window: len(window[1]))
+    for chosen in _batches(in_order, limit):
+        waves = pad_sequence([torch.from_numpy(samples) for _, samples in chosen], batch_first=True).to(device)
+        lengths = torch.tensor([len(samples) for _, samples in chosen], device=device)
+        with torch.no_grad():
+            yield [index for index, _ in chosen], encoder(waves, lengths)
+
+
 def clip_means(
     encoder: AudioEncoder, sounds: Iterable[Array], device: torch.device, value: Callable[[Encoded], Tensor]
 ) -> NDArray[np.float64]:
     """For each of many whole sounds the mean of `value(encoded)` [B, K] over its windows, weighted by their steps.
 
-    Returns [sounds, K]. Windows of similar length, of whatever sounds, share a batch, so that little is padded; as
-    encoders ignore padding, that changes no result beyond rounding.
+    Returns [sounds, K]. See `encode_pool` for how windows share batches.
     """
     totals: list[NDArray[np.float64]] = []
     weights: list[int] = []
-    held: list[tuple[int, Array]] = []
+    owners: list[int] = []
+    held: list[Array] = []
     limit, waiting = batch_samples(encoder, device), 0
 
     def flush() -> None:
-        held.sort(key=lambda window: len(window[1]))
-        for chosen in _batches(held, limit):
-            waves = pad_sequence([torch.from_numpy(samples) for _, samples in chosen], batch_first=True).to(device)
-            lengths = torch.tensor([len(samples) for _, samples in chosen], device=device)
-            with torch.no_grad():
-                encoded = encoder(waves, lengths)
-                values = value(encoded).double().cpu().numpy()
-            for (sound, _), row, steps in zip(chosen, values, encoded.valid.sum(1).tolist(), strict=True):
-                totals[sound] = totals[sound] + row * steps
-                weights[sound] += steps
+        for indices, encoded in encode_pool(encoder, held, device):
+            values = value(encoded).double().cpu().numpy()
+            for index, row, steps in zip(indices, values, encoded.valid.sum(1).tolist(), strict=True):
+                totals[owners[index]] = totals[owners[index]] + row * steps
+                weights[owners[index]] += steps
         held.clear()
+        owners.clear()
 
     for number, sound in enumerate(sounds):
         totals.append(np.zeros(1))
         weights.append(0)
         for _, samples in cut_windows([sound], encoder.window_samples, encoder.window_hop, encoder.min_samples):
-            held.append((number, samples))
+            owners.append(number)
+            held.append(samples)
             waiting += len(samples)
         if waiting >= POOL * limit:
             flush()

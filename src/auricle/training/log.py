@@ -79,7 +79,7 @@ class Console:
         rate = (audio_seconds - self.first_audio) / 3600 / max(now - self.began, 1e-9)
         parts = [f"{key} {scalars[key]:.4g}" for key in ("loss", "accuracy") if key in scalars]
         parts += [f"{key} {value:.4g}" for key, value in row.items() if key.startswith(VALIDATION)]
-        parts += [f"{rate:.2f} audio-h/s" if rate >= 1 else f"{rate * 3600:.0f} audio-s/s", f"{_memory_mb():.0f} MB"]
+        parts += [audio_rate(rate), f"{_memory_mb():.0f} MB"]
         text = "  ".join(parts)
         if self.bar is not None:
             self.bar.update(self.bar.task_ids[0], completed=step, description=text)
@@ -94,6 +94,11 @@ class Console:
         if self.bar is not None:
             self.bar.stop()
             self.bar = None
+
+
+def audio_rate(hours: float) -> str:
+    """Hours of sound per second, in the unit that reads well."""
+    return f"{hours:.2f} audio-h/s" if hours >= 1 else f"{hours * 3600:.0f} audio-s/s"
 
 
 def _memory_mb() -> float:

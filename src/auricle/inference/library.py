@@ -1,0 +1,412 @@
+"""Embed a library of audio: files of any number and length, in constant memory, resumable after kill -9.
+
+Windows are encoded in parts of `PART_SECONDS` of sound (`parts.py`), then the parts are put together in one file
+(`table.py`). D width, t time steps.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import os
+import shutil
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import auricle
+from auricle import audio
+from auricle.data.windows import cut_windows
+from auricle.errors import AudioError, ConfigError, DataError
+from auricle.inference.model import Model
+from auricle.inference.parts import Bad, Part, Parts, Position, open_parts
+from auricle.inference.table import (
+    FORMAT,
+    VERSION,
+    Library,
+    Rows,
+    bad_files,
+    check_place,
+    collect,
+    open_library,
+    write_table,
+)
+from auricle.tasks.windows import encode_pool
+from auricle.training.signals import caught_signals, interruption
+
+# A part is what a kill can cost, and the most sound that is in memory at once; frames take more room than samples.
+PART_SECONDS = 600.0
+PART_SECONDS_WITH_FRAMES = 120.0
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Files and seconds of sound that are done, of how many; lengths are those that headers state."""
+
+    files: int
+    all_files: int
+    seconds: float
+    all_seconds: float
+
+
+Tell = Callable[[Progress], None]
+
+
+def embed_library(
+    model: Model,
+    files: Sequence[str | Path],
+    out: str | Path,
+    *,
+    rows: str = "",
+    frames: bool = False,
+    tell: Tell | None = None,
+) -> Library:
+    """Embed files into a table, or go on with it where the same call was killed; see `table.py` for its schema.
+
+    What is finished lies in `OUT.parts/` until the table is complete. A complete table of files that did not change
+    since is left as it is. Files that cannot be read are left out, and listed in `Library.bad_files`.
+
+    Args:
+        out: a file that ends in .parquet or .npz.
+        rows: "windows" of the encoder's length, or "clips", a mean over a file's windows weighted by their time steps;
+            if empty, windows in .parquet and clips in .npz.
+        frames: also one vector per time step; only in .npz.
+        tell: called after each window that is read, and at the end.
+
+    Raises:
+        ConfigError: `out` cannot be written; or what was begun there, or lies there, is of another model.
+        AudioError, DataError: not one file can be embedded.
+        Interrupted: a signal came; finished parts are saved.
+    """
+    out = Path(out)
+    check_place(out, frames)
+    rows = rows or ("clips" if out.suffix == ".npz" else "windows")
+    plan = _plan(model, files, rows, frames)
+    if (finished := _finished(out, plan)) is not None:
+        return finished
+    folder = out.with_name(f"{out.name}.parts")
+    with _embedded(model, plan, folder, tell) as (made, metadata):
+        write_table(out, made, metadata, folder, frames)
+    return open_library(out)
+
+
+def embed_arrays(
+    model: Model, files: Sequence[str | Path], *, rows: str = "clips", frames: bool = False
+) -> tuple[dict[str, NDArray[Any]], list[AudioError]]:
+    """What `embed_library` would write to an .npz file, as arrays by name, and what could not be read.
+
+    Raises:
+        AudioError, DataError: not one file can be embedded.
+    """
+    plan = _plan(model, files, rows, frames)
+    with TemporaryDirectory() as place, _embedded(model, plan, Path(place) / "parts", None) as (made, metadata):
+        arrays = collect(made, metadata, frames)
+        # Small enough for memory, and then they may be changed.
+        return arrays | {"embeddings": np.array(arrays["embeddings"])}, bad_files(metadata)
+
+
+@contextmanager
+def _embedded(
+    model: Model, plan: dict[str, Any], folder: Path, tell: Tell | None
+) -> Iterator[tuple[Iterator[Rows], dict[str, Any]]]:
+    """The rows of a plan and their metadata, made from the parts in `folder`, which is gone after the block."""
+    names = [name for name, *_ in plan["files"]]
+    with open_parts(folder, {key: value for key, value in plan.items() if key != "rows"}) as parts:
+        _embed(model, names, plan["frames"], parts, tell)
+        bad = {b.file: AudioError(b.path, b.reason, b.detail) for b in parts.bad()}
+        if len(bad) == len(names):
+            shutil.rmtree(folder)
+            raise _nothing(list(bad.values()))
+        put_together = _clip_rows if plan["rows"] == "clips" else _window_rows
+        made = put_together(names, model.encoder.sample_rate, _usable(parts, bad))
+        yield made, _metadata(model, plan, bad, parts)
+
+
+def identity(model: Model) -> dict[str, Any]:
+    """What makes the embeddings of two models comparable: weights, and what is done with them; as JSON holds it."""
+    whole = {"hash": model.hash, "method": model.config["method"], "settings": model.config["model"]}
+    return dict(json.loads(json.dumps(whole)))
+
+
+def _plan(model: Model, files: Sequence[str | Path], rows: str, frames: bool) -> dict[str, Any]:
+    """Everything that decides what a table holds."""
+    if rows not in ("windows", "clips"):
+        raise ConfigError(f"rows must be 'windows' or 'clips', got '{rows}'.")
+    if not files:
+        raise DataError("no sound was given; name files, or folders of them.")
+    return {
+        "auricle": auricle.__version__,
+        "model": identity(model),
+        "precision": model.precision,
+        "rows": rows,
+        "frames": frames,
+        "files": [[file, *_state(file)] for file in map(str, files)],
+    }
+
+
+def _digest(plan: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(plan).encode()).hexdigest()
+
+
+def _state(file: str) -> tuple[int, int]:
+    """Size and time of change; a file that is not there turns out to be bad when its turn comes."""
+    try:
+        stat = Path(file).stat()
+    except (OSError, ValueError):
+        return -1, -1
+    return stat.st_size, stat.st_mtime_ns
+
+
+def _finished(out: Path, plan: dict[str, Any]) -> Library | None:
+    """The table at `out`, where it is what is asked for.
+
+    Raises:
+        ConfigError: another model's embeddings in a .parquet file. An .npz file is replaced, as scripts expect.
+    """
+    try:
+        there = open_library(out)
+    except DataError:
+        return None
+    if there.metadata["plan"] == _digest(plan):
+        return there
+    old, new = there.metadata["model"], plan["model"]
+    if out.suffix == ".parquet" and any(old[key] != new[key] for key in new):
+        raise ConfigError(
+            f"{out} holds embeddings of another model ({old['hash'][:12]}, now {new['hash'][:12]}), and the embeddings "
+            "of two models do not mix; give another --out, or delete the file."
+        )
+    return None
+
+
+def _nothing(errors: Sequence[AudioError]) -> AudioError | DataError:
+    first = errors[0]
+    if len(errors) == 1:
+        return first
+    return DataError(f"none of {len(errors)} files can be read, such as {first.path} ({first.reason}).")
+
+
+def _metadata(model: Model, plan: dict[str, Any], bad: dict[int, AudioError], parts: Parts) -> dict[str, Any]:
+    encoder, files = model.encoder, plan["files"]
+    samples = sum(length for file, length in parts.lengths().items() if file not in bad)
+    place = str(Path(model.source).absolute()) if Path(model.source).exists() else model.source
+    folder = os.path.commonpath([os.path.dirname(os.path.abspath(name)) for name, *_ in files])  # noqa: PTH120, PTH100
+    contents = [[os.path.relpath(name, folder), size] for name, size, _ in files]
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "auricle": auricle.__version__,
+        "model": {**plan["model"], "kind": model.config["kind"], "path": place},
+        "layer": "last",
+        "pooling": "own",
+        "precision": model.precision,
+        "rate": encoder.sample_rate,
+        "dim": encoder.dim,
+        "window": encoder.window_samples / encoder.sample_rate,
+        "hop": encoder.window_hop / encoder.sample_rate,
+        "data": {
+            "hash": hashlib.sha256(json.dumps(contents).encode()).hexdigest(),
+            "files": len(files),
+            "seconds": samples / encoder.sample_rate,
+        },
+        "bad_files": [{"path": e.path, "reason": e.reason, "detail": e.detail} for e in bad.values()],
+        "rows": plan["rows"],
+        "plan": _digest(plan),
+    }
+
+
+# Files to parts ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Window:
+    file: int
+    start: int
+    wave: NDArray[np.float32]
+
+    @property
+    def end(self) -> int:
+        return self.start + len(self.wave)
+
+
+def _embed(model: Model, files: Sequence[str], frames: bool, parts: Parts, tell: Tell | None) -> None:
+    """Add the parts that are missing.
+
+    Of a file in whose middle the next part begins, the beginning is decoded again: the resampler has a memory, and so
+    its windows are the same as if nothing had happened.
+    """
+    encoder = model.encoder
+    most = round((PART_SECONDS_WITH_FRAMES if frames else PART_SECONDS) * encoder.sample_rate)
+    lengths = [_seconds(file) for file in files] if tell else []
+    begin, done, all_seconds = parts.position, sum(lengths[: parts.position.file]), sum(lengths)
+    held: list[_Window] = []
+    bad: list[Bad] = []
+    waiting = 0
+    with caught_signals() as caught:
+
+        def check() -> None:
+            if caught:
+                raise interruption(caught, "what is embedded so far")
+
+        def finish(following: Position) -> None:
+            nonlocal waiting
+            parts.add(_part(model, held, bad, following, frames, check))
+            held.clear()
+            bad.clear()
+            waiting = 0
+
+        for number in range(begin.file, len(files)):
+            embedded = begin.window if number == begin.file else 0
+            try:
+                blocks = model.blocks(files[number])
+                windows = cut_windows(blocks, encoder.window_samples, encoder.window_hop, encoder.min_samples)
+                for index, (start, wave) in enumerate(windows):
+                    check()
+                    if tell:
+                        tell(Progress(number, len(files), done + start / encoder.sample_rate, all_seconds))
+                    if index < embedded:
+                        continue
+                    held.append(_Window(number, start, wave))
+                    waiting += len(wave)
+                    if waiting >= most:
+                        finish(Position(number, index + 1))
+            except AudioError as error:
+                bad.append(Bad(number, error.path, error.reason, error.detail))
+            done += lengths[number] if tell else 0.0
+        if parts.position != Position(len(files)):
+            finish(Position(len(files)))
+    if tell:
+        tell(Progress(len(files), len(files), all_seconds, all_seconds))
+
+
+def _seconds(file: str) -> float:
+    try:
+        return audio.probe(file).duration
+    except AudioError:
+        return 0.0
+
+
+def _part(
+    model: Model,
+    held: Sequence[_Window],
+    bad: Sequence[Bad],
+    following: Position,
+    frames: bool,
+    check: Callable[[], None],
+) -> Part:
+    """Encode windows; `check` is called before each batch."""
+    rate = model.encoder.sample_rate
+    vectors = np.zeros((len(held), model.encoder.dim), np.float32)
+    steps = np.zeros(len(held), np.int64)
+    insides = [np.zeros((0, 0), np.float32)] * len(held)
+    times = [np.zeros(0)] * len(held)
+    with model.autocast():
+        for indices, encoded in encode_pool(model.encoder, [window.wave for window in held], model.device):
+            check()
+            vectors[indices] = encoded.pooled.float().cpu().numpy()
+            steps[indices] = encoded.valid.sum(1).cpu().numpy()
+            if not frames:
+                continue
+            inside, centres = encoded.frames().float().cpu().numpy(), encoded.times.double().cpu().numpy()
+            for row, index in enumerate(indices):
+                count, window = steps[index], held[index]
+                # A copy: a view would keep the whole batch alive.
+                insides[index] = inside[row, :count].copy()
+                # The last patch of a short sound reaches into padding.
+                times[index] = np.minimum(window.start / rate + centres[:count], window.end / rate)
+    return Part(
+        np.array([window.file for window in held], np.int64),
+        np.array([window.start for window in held], np.int64),
+        np.array([len(window.wave) for window in held], np.int64),
+        steps,
+        vectors,
+        np.concatenate(insides) if held else np.zeros((0, 0), np.float32),
+        np.concatenate(times) if held else np.zeros(0),
+        tuple(bad),
+        following,
+    )
+
+
+# Parts to rows ----------------------------------------------------------------------------------------------------
+
+
+def _usable(parts: Parts, bad: Collection[int]) -> Iterator[Part]:
+    """The parts without the windows of files that turned out to be bad."""
+    for part in parts:
+        keep = ~np.isin(part.file, list(bad))
+        if keep.all():
+            yield part
+            continue
+        of_frames = np.repeat(keep, part.steps) if len(part.times) else np.zeros(0, bool)
+        yield replace(
+            part,
+            **{name: getattr(part, name)[keep] for name in ("file", "start", "samples", "steps", "vectors")},
+            **{name: getattr(part, name)[of_frames] for name in ("frames", "times")},
+        )
+
+
+def _window_rows(files: Sequence[str], rate: int, parts: Iterable[Part]) -> Iterator[Rows]:
+    for part in parts:
+        yield Rows(
+            [files[index] for index in part.file],
+            part.start / rate,
+            (part.start + part.samples) / rate,
+            part.vectors,
+            part.steps,
+            part.frames,
+            part.times,
+        )
+
+
+@dataclass
+class _Clip:
+    """The sum of a file's windows, weighted by their steps, as far as they have passed."""
+
+    file: int
+    total: NDArray[np.float64]
+    steps: int = 0
+    end: int = 0
+
+    def add(self, part: Part, mine: slice) -> None:
+        steps = part.steps[mine]
+        self.total = self.total + (part.vectors[mine].astype(np.float64) * steps[:, None]).sum(0)
+        self.steps += int(steps.sum())
+        self.end = int((part.start[mine] + part.samples[mine]).max())
+
+
+def _clip_rows(files: Sequence[str], rate: int, parts: Iterable[Part]) -> Iterator[Rows]:
+    """Clips, each with the part in which the next one begins; frames pass as they come, which is the order of clips."""
+    clip: _Clip | None = None
+    for part in parts:
+        finished: list[_Clip] = []
+        edges = [0, *(np.flatnonzero(np.diff(part.file)) + 1).tolist(), len(part.file)]
+        for first, last in itertools.pairwise(edges):
+            if first == last:
+                continue
+            if clip is None or clip.file != part.file[first]:
+                finished += [clip] if clip else []
+                clip = _Clip(int(part.file[first]), np.zeros(part.vectors.shape[1]))
+            clip.add(part, slice(first, last))
+        yield _rows_of(finished, files, rate, part.frames, part.times)
+    if clip:
+        yield _rows_of([clip], files, rate, part.frames[:0], part.times[:0])
+
+
+def _rows_of(
+    clips: Sequence[_Clip], files: Sequence[str], rate: int, frames: NDArray[np.float32], times: NDArray[np.float64]
+) -> Rows:
+    return Rows(
+        [files[clip.file] for clip in clips],
+        np.zeros(len(clips)),
+        np.array([clip.end / rate for clip in clips]),
+        np.array([clip.total / clip.steps for clip in clips], np.float32),
+        np.array([clip.steps for clip in clips], np.int64),
+        frames,
+        times,
+    )
