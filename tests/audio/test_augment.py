@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from auricle.audio.augment import draw_mask, mix_waveforms, noise_and_roll, spec_augment
+from auricle.audio.augment import (
+    FREQUENCY_ONLY,
+    ResizeCrop,
+    central_crop,
+    draw_mask,
+    mix_log,
+    mix_waveforms,
+    noise_and_roll,
+    spec_augment,
+)
 
 
 def rng(seed: int = 0) -> np.random.Generator:
@@ -126,3 +135,50 @@ def test_noise_has_the_stated_height_and_the_shift_is_circular() -> None:
 def test_a_shift_beyond_a_short_clip_wraps_around() -> None:
     features = torch.arange(3.0)[:, None]
     assert noise_and_roll(features, torch.zeros(3, 1), 1.0, -10).flatten().tolist() == [1.0, 2.0, 0.0]
+
+
+# BYOL-A -----------------------------------------------------------------------------------------------------------
+
+
+def test_spectrograms_are_mixed_as_powers() -> None:
+    first, second = torch.randn(7, 5), torch.randn(7, 5)
+    torch.testing.assert_close(mix_log(first, second, 0.7).exp(), 0.7 * first.exp() + 0.3 * second.exp())
+    torch.testing.assert_close(mix_log(first, second, 1.0), first)
+
+
+@pytest.mark.parametrize("frames", [1, 2, 40, 101])
+@pytest.mark.parametrize("kind", [ResizeCrop(), FREQUENCY_ONLY])
+def test_a_resized_crop_lies_in_its_canvas_and_keeps_the_shape(kind: ResizeCrop, frames: int) -> None:
+    features = torch.randn(frames, 16)
+    for seed in range(50):
+        box = kind.draw(frames, 16, rng(seed))
+        high, wide = kind.canvas_of(frames, 16)
+        assert min(box[:2]) >= 0
+        assert min(box[2:]) >= 1
+        assert box[0] + box[2] <= high
+        assert box[1] + box[3] <= wide
+        got = kind.apply(features, box)
+        assert got.shape == features.shape
+        assert got.isfinite().all()
+
+
+def test_the_whole_spectrogram_is_a_crop_of_the_canvas() -> None:
+    features = torch.randn(40, 16)
+    torch.testing.assert_close(ResizeCrop().apply(features, (0, 10, 16, 40)), features)
+    # Beside it the canvas is 0.
+    assert not ResizeCrop().apply(features, (0, 0, 16, 9)).any()
+
+
+def test_crops_of_frequency_only_leave_each_frame_in_its_place() -> None:
+    features = torch.zeros(40, 16)
+    features[7] = torch.randn(16)
+    got = FREQUENCY_ONLY.apply(features, FREQUENCY_ONLY.draw(40, 16, rng(3)))
+    assert got[7].any()
+    assert not torch.cat([got[:7], got[8:]]).any()
+
+
+def test_central_crops() -> None:
+    wave = np.arange(7, dtype=np.float32)
+    assert central_crop(wave, 4).tolist() == [1, 2, 3, 4]
+    assert central_crop(wave, 9) is wave
+    assert central_crop(wave, 9, pad=True).tolist() == [*range(7), 0, 0]

@@ -213,6 +213,43 @@ def test_mixup_mixes_waves_and_targets_alike(items: tuple[Item, ...]) -> None:
     assert mixed + plain == 140
 
 
+def test_partners_are_other_clips_with_their_targets_and_travel_with_their_row(items: tuple[Item, ...]) -> None:
+    batches = take(make(items, partners=2, mixup=0.0), 6)
+    plain = take(make(items, mixup=0.0), 6)
+    assert_same(batches, plain)
+    place = {item.id: number for number, item in enumerate(items)}
+    seen = set()
+    for batch in batches:
+        assert len(batch.partners) == 2
+        for number, partner in enumerate(batch.partners):
+            assert partner.draw == batch.draw
+            assert partner.audio.lengths.max() <= RATE // 2
+            assert partner.targets is not None
+            assert partner.targets.argmax(1).tolist() == [place[name] for name in partner.ids]
+            seen |= set(partner.ids)
+            part = batch.rows(2, 5).partners[number]
+            assert part.ids == partner.ids[2:5]
+            assert torch.equal(part.audio.data, partner.audio.data[2:5])
+        assert batch.partners[0].ids != batch.partners[1].ids
+    assert len(seen) > len(items) // 2
+    # Rows of a batch of one draw the partners that rows of a large batch draw.
+    single = take(make(items, partners=2, mixup=0.0, batch_size=1), 7)
+    assert [b.partners[1].ids[0] for b in single] == list(batches[0].partners[1].ids)
+
+
+def test_central_crops_are_the_middle_of_a_clip(tmp_path: Path) -> None:
+    long, short = np.arange(24000) / 24000, np.arange(3000) / 24000
+    for name, wave in (("long", long), ("short", short), ("very_long", np.tile(long, 22))):
+        soundfile.write(tmp_path / f"{name}.wav", wave, RATE, subtype="FLOAT")
+    loader = make(read_data(tmp_path).items, targets=None, mixup=0.0, central=True, batch_size=3)
+    batch = next(iter(loader))
+    rows = {name: batch.audio.data[n, : batch.audio.lengths[n]].numpy() for n, name in enumerate(batch.ids)}
+    np.testing.assert_allclose(rows["long.wav"], long[10000:14000], atol=1e-6)
+    np.testing.assert_allclose(rows["short.wav"], short, atol=1e-6)
+    # 66 s are read in part: the middle up to a hundredth of a second.
+    assert len(rows["very_long.wav"]) == 4000
+
+
 def test_an_unreadable_partner_does_not_spoil_the_clips_it_is_drawn_for(tones: Path, tmp_path: Path) -> None:
     bad = tmp_path / "bad.wav"
     bad.write_bytes((tones / "audio/hiss4.wav").read_bytes()[:3000])

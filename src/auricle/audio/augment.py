@@ -5,8 +5,11 @@ T frames, F mel bins.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -56,3 +59,60 @@ def noise_and_roll(features: Tensor, field: Tensor, scale: float, shift: int) ->
     `field` [T, F] and `scale` are uniform in [0, 1), `shift` is a number of frames in [-10, 9].
     """
     return torch.roll(features + field * (scale / 10), shift, dims=0)
+
+
+def central_crop(wave: NDArray[np.float32], samples: int, pad: bool = False) -> NDArray[np.float32]:
+    """The middle of a waveform [S]; a shorter one is as it is, or zero-padded at its end."""
+    if len(wave) < samples:
+        return np.pad(wave, (0, samples - len(wave))) if pad else wave
+    start = (len(wave) - samples) // 2
+    return wave[start : start + samples]
+
+
+def mix_log(first: Tensor, second: Tensor, weight: float) -> Tensor:
+    """Add up two spectrograms as sounds add up: log(weight exp(first) + (1 - weight) exp(second)) (BYOL-A).
+
+    `first` and `second` [..., T, F] are logarithms of power, normalised or not.
+    """
+    mixed = weight * first.exp() + (1 - weight) * second.exp()
+    return (mixed + torch.finfo(mixed.dtype).eps).log()
+
+
+@dataclass(frozen=True)
+class ResizeCrop:
+    """How random resized crops of spectrograms are drawn (BYOL-A).
+
+    The spectrogram lies in the middle of a canvas that is larger by `canvas` (mel bins, frames) and otherwise 0. A
+    rectangle of `freq` x `time` of the spectrogram's size is cut out anywhere in the canvas and stretched to that size.
+    """
+
+    canvas: tuple[float, float] = (1.0, 1.5)
+    freq: tuple[float, float] = (0.6, 1.5)
+    time: tuple[float, float] = (0.6, 1.5)
+
+    def canvas_of(self, frames: int, bins: int) -> tuple[int, int]:
+        """(bins, frames) of the canvas of a spectrogram."""
+        return int(self.canvas[0] * bins), int(self.canvas[1] * frames)
+
+    def draw(self, frames: int, bins: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
+        """A rectangle in the canvas: first bin, first frame, bins, frames."""
+        wide, long = self.canvas_of(frames, bins)
+        height = min(max(int(rng.uniform(*self.freq) * bins), 1), wide)
+        width = min(max(int(rng.uniform(*self.time) * frames), 1), long)
+        return int(rng.integers(wide - height + 1)), int(rng.integers(long - width + 1)), height, width
+
+    def apply(self, features: Tensor, box: tuple[int, int, int, int]) -> Tensor:
+        """features [T, F] with the rectangle `box` of the canvas in their place."""
+        frames, bins = features.shape
+        wide, long = self.canvas_of(frames, bins)
+        canvas = features.new_zeros(wide, long)
+        bin_, frame = (wide - bins) // 2, (long - frames) // 2
+        canvas[bin_ : bin_ + bins, frame : frame + frames] = features.T
+        first, start, height, width = box
+        cut = canvas[first : first + height, start : start + width]
+        resized = F.interpolate(cut[None, None], size=(bins, frames), mode="bicubic", align_corners=True)
+        return resized[0, 0].T
+
+
+# What ATST-Frame does to a view: the time axis stays, so that frames of both views belong together.
+FREQUENCY_ONLY = ResizeCrop(canvas=(1.0, 1.0), time=(1.0, 1.0))

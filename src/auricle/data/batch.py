@@ -30,7 +30,8 @@ class Stream:
 class Batch:
     """Streams of B items, their targets [B, C] where there are labels, and who they are.
 
-    `replaced` lists (path, reason) of unreadable files for which another sample stands in.
+    `replaced` lists (path, reason) of unreadable files for which another sample stands in. `partners` are batches of as
+    many other clips, drawn for each row to be mixed into it.
     """
 
     streams: Mapping[str, Stream]
@@ -38,6 +39,7 @@ class Batch:
     ids: tuple[str, ...]
     targets: Tensor | None = None
     replaced: tuple[tuple[str, str], ...] = field(default=())
+    partners: tuple[Batch, ...] = ()
 
     @property
     def audio(self) -> Stream:
@@ -55,6 +57,7 @@ class Batch:
             draw=replace(self.draw, epochs=self.draw.epochs[part], indices=self.draw.indices[part]),
             ids=self.ids[part],
             targets=None if self.targets is None else self.targets[part],
+            partners=tuple(partner.rows(start, stop) for partner in self.partners),
         )
 
     def to(self, device: torch.device) -> Batch:
@@ -62,4 +65,5 @@ class Batch:
             self,
             streams={name: stream.to(device) for name, stream in self.streams.items()},
             targets=None if self.targets is None else self.targets.to(device),
+            partners=tuple(partner.to(device) for partner in self.partners),
         )

@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 
 from auricle import audio
-from auricle.audio.augment import mix_waveforms
+from auricle.audio.augment import central_crop, mix_waveforms
 from auricle.data.batch import Batch, Stream
 from auricle.data.buckets import buckets_of, by_length
 from auricle.data.items import Item
@@ -47,6 +47,7 @@ class Sample:
     epoch: int
     index: int
     replaced: tuple[tuple[str, str], ...]
+    partners: tuple[Sample, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -71,9 +72,12 @@ class ClipDataset:
         seed: int,
         targets: NDArray[np.float32] | None,
         mixup: float,
+        partners: int,
+        central: bool,
         cache_mb: int,
     ) -> None:
         self.items, self.slots, self.targets = list(items), slots, targets
+        self.partners, self.central = partners, central
         self.rate, self.crop, self.seed, self.mixup = rate, round(crop_seconds * rate), seed, mixup
         self.cache = WaveCache(cache_mb * 2**20)
 
@@ -84,6 +88,7 @@ class ClipDataset:
         for attempt in range(REPLACEMENT_TRIES):
             try:
                 wave, target = self._read_mixed(item, key, attempt)
+                partners = tuple(self._read_partner(number, key, attempt) for number in range(self.partners))
                 break
             except AudioError as error:
                 replaced.append((error.path, error.reason))
@@ -92,7 +97,7 @@ class ClipDataset:
         else:
             first = "; ".join(f"{path}: {reason}" for path, reason in replaced[:3])
             raise DataError(f"{REPLACEMENT_TRIES} files in a row cannot be read, the first ones being {first}.")
-        return Sample(wave, target, self.items[item].id, key.epoch, key.index, tuple(replaced))
+        return Sample(wave, target, self.items[item].id, key.epoch, key.index, tuple(replaced), partners)
 
     def _read_mixed(self, item: int, key: Key, attempt: int) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
         wave = self._read_crop(item, generator(self.seed, "crop", key.epoch, key.index))
@@ -107,12 +112,20 @@ class ClipDataset:
                 target = mix_targets(target, self.targets[partner], weight)
         return wave, target
 
+    def _read_partner(self, number: int, key: Key, attempt: int) -> Sample:
+        """Another clip, drawn and cropped as any."""
+        rng = generator(self.seed, "partner", key.epoch, key.index, number, *([attempt] if attempt else []))
+        item = int(self.slots[rng.integers(len(self.slots))])
+        target = None if self.targets is None else self.targets[item]
+        return Sample(self._read_crop(item, rng), target, self.items[item].id, key.epoch, key.index, ())
+
     def _read_crop(self, index: int, rng: np.random.Generator) -> NDArray[np.float32]:
         ref = self.items[index].streams["audio"]
         doing(f"reading {ref.path}")
         duration = self.items[index].duration
         if duration > WHOLE_SECONDS and self.crop / self.rate < duration:
-            start = ref.start + rng.random() * max(0.0, duration - self.crop / self.rate - DURATION_ROUNDING)
+            place = 0.5 if self.central else rng.random()
+            start = ref.start + place * max(0.0, duration - self.crop / self.rate - DURATION_ROUNDING)
             channel: Literal["mean"] | int = "mean" if ref.channel is None else ref.channel
             wave, _ = audio.read(
                 ref.path, rate=self.rate, start=start, end=start + self.crop / self.rate, channel=channel
@@ -121,6 +134,8 @@ class ClipDataset:
         wave = self.cache.get(self.items[index], self.rate)
         if len(wave) <= self.crop:
             return wave
+        if self.central:
+            return central_crop(wave, self.crop)
         start_sample = int(rng.integers(len(wave) - self.crop + 1))
         return wave[start_sample : start_sample + self.crop]
 
@@ -167,6 +182,8 @@ class Loader:
         targets: [items, C] float targets, or None.
         cover: give long clips as many slots per epoch as crops fit into them (pretraining), instead of one.
         mixup: probability of mixing a clip with another.
+        partners: how many other clips, drawn at random, come with each as `Batch.partners`.
+        central: crop the middle of a longer clip, not a random part.
         weights: [items], how often a clip is drawn relative to the others: as many per epoch as there are, with
             repetition. None: each once.
         workers: processes that read ahead; 0 reads in this one.
@@ -185,6 +202,8 @@ class Loader:
         targets: NDArray[np.float32] | None = None,
         cover: bool = False,
         mixup: float = 0.0,
+        partners: int = 0,
+        central: bool = False,
         weights: NDArray[np.float64] | None = None,
         workers: int = 0,
         share: tuple[int, int] = (0, 1),
@@ -216,6 +235,8 @@ class Loader:
             seed=seed,
             targets=targets,
             mixup=mixup,
+            partners=partners,
+            central=central,
             cache_mb=cache_mb,
         )
 
@@ -278,4 +299,5 @@ class Loader:
             ids=tuple(s.id for s in samples),
             targets=torch.from_numpy(np.stack(targets)) if targets else None,
             replaced=tuple(pair for s in samples for pair in s.replaced),
+            partners=tuple(self.collate(others) for others in zip(*(s.partners for s in samples), strict=True)),
         )
