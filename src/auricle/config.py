@@ -11,7 +11,7 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Literal, Protocol, TypeVar, get_args, get_origin, get_type_hints, overload
 
 import yaml
 
@@ -26,6 +26,7 @@ ALL_KEYS = "auricle info PRESET shows all keys"
 _WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
 C = TypeVar("C", bound=DataclassInstance)
+D = TypeVar("D", bound=DataclassInstance)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -193,7 +194,13 @@ def to_dict(config: DataclassInstance) -> dict[str, Any]:
     return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(config).items()}
 
 
-def override(configs: Sequence[C], assignments: Mapping[str, Any], where: str = "--set") -> tuple[C, ...]:
+@overload
+def override(configs: tuple[C], assignments: Mapping[str, Any], where: str = ...) -> tuple[C]: ...
+@overload
+def override(configs: tuple[C, D], assignments: Mapping[str, Any], where: str = ...) -> tuple[C, D]: ...
+def override(
+    configs: Sequence[DataclassInstance], assignments: Mapping[str, Any], where: str = "--set"
+) -> tuple[DataclassInstance, ...]:
     """Apply `KEY=VALUE` overrides to the first of `configs` that has the key.
 
     The key `compat` stands for the settings of that name in a config's `COMPAT`.

@@ -1,93 +1,38 @@
-"""What every method promises, checked for every method there is.
+"""What every method promises, checked for every method there is: its module, its presets and its encoder.
 
 The methods come from the registry and are tested in their smallest preset, by what they say they can do: a new method
-is covered without adding a line here. What a method is excused from is listed in `EXCUSED`, with the reason.
+is covered without adding a line here.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import pickle
-from functools import cache
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from subjects import (
+    CAPABILITIES,
+    able,
+    encoder,
+    every_method,
+    every_preset,
+    lengths_for,
+    noise,
+    padded,
+    random_state,
+    same_state,
+    smallest,
+    tensors,
+)
+from torch import nn
 
+from auricle.audio.frontends import Frontend
 from auricle.config import TrainConfig, from_dict, to_dict
-from auricle.data.batch import Batch, Stream
-from auricle.data.randomness import Draw
 from auricle.errors import ConfigError
-from auricle.methods import get_method, get_preset, method_names, preset_names
-from auricle.methods.base import AudioEncoder, Encoded
-from auricle.tasks.classification import Classifier
-
-# Parameters of an objective that no gradient needs to reach: (method, name) to reason.
-EXCUSED = {
-    ("ssast", "discriminative.2.bias"): "cancels in the official softmax over predictions (issue 13 of its repository)",
-}
-CAPABILITIES = {"pretrain", "embed", "finetune", "decode"}
-
-
-def able(capability: str) -> pytest.MarkDecorator:
-    names = [name for name in method_names() if capability in get_method(name).CAPABILITIES]
-    return pytest.mark.parametrize("name", names)
-
-
-every_method = pytest.mark.parametrize("name", method_names())
-every_preset = pytest.mark.parametrize("full_name", preset_names())
-
-
-def parameters(name: str, preset: str) -> int:
-    with torch.device("meta"):
-        return sum(p.numel() for p in get_method(name).build_encoder(get_preset(name, preset).model).parameters())
-
-
-@cache
-def smallest(name: str) -> Any:
-    """The settings of the method's preset with the fewest parameters."""
-    return get_preset(name, min(get_method(name).PRESETS, key=lambda preset: parameters(name, preset))).model
-
-
-def encoder(name: str) -> Any:
-    torch.manual_seed(0)
-    return get_method(name).build_encoder(smallest(name)).eval()
-
-
-def objective(name: str) -> Any:
-    torch.manual_seed(0)
-    return get_method(name).build_objective(smallest(name)).train()
-
-
-def noise(length: int, seed: int = 0) -> Tensor:
-    return 0.1 * torch.randn(length, generator=torch.Generator().manual_seed(seed))
-
-
-def lengths_for(network: Any) -> list[int]:
-    """From one sample to longer than the network's window."""
-    least, window = network.min_samples, network.window_samples
-    return [1, least, (least + window) // 2, window, window + network.window_hop // 2]
-
-
-def padded(lengths: list[int]) -> tuple[Tensor, Tensor]:
-    waves = torch.zeros(len(lengths), max(lengths))
-    for row, length in enumerate(lengths):
-        waves[row, :length] = noise(length, row)
-    return waves, torch.tensor(lengths)
-
-
-def batch(network: Any, clips: int = 4, seed: int = 0) -> Batch:
-    window = network.window_samples
-    waves, lengths = padded([window - 1000 * (row % 3) if window > 4000 else window for row in range(clips)])
-    stream = Stream(waves, lengths, network.sample_rate)
-    return Batch({"audio": stream}, Draw(seed, (0,) * clips, tuple(range(clips))), tuple(map(str, range(clips))))
-
-
-def tensors(encoded: Encoded) -> list[Tensor]:
-    return [*encoded.layers, *encoded.prefix, encoded.times, encoded.valid, encoded.pooled]
-
+from auricle.methods import get_method, get_preset, method_names
+from auricle.methods.base import AudioEncoder, MethodConfig, SpectrogramEncoder
 
 # The module and its presets ---------------------------------------------------------------------------------------
 
@@ -99,7 +44,8 @@ def test_the_module_has_what_the_registry_needs(name: str) -> None:
     assert method.CAPABILITIES <= CAPABILITIES
     assert method.DEFAULT_PRESET in method.PRESETS
     assert dataclasses.is_dataclass(method.CONFIG)
-    for attribute in ("build_encoder", "build_objective", "for_finetuning", "recognises", "import_state"):
+    functions = ("build_frontend", "build_encoder", "build_objective", "for_finetuning", "recognises", "import_state")
+    for attribute in functions:
         assert callable(getattr(method, attribute)), attribute
     assert not method.recognises({})
     assert not method.recognises({"fc.weight": torch.zeros(1)})
@@ -110,6 +56,8 @@ def test_a_preset_builds_and_its_settings_survive_a_file(full_name: str) -> None
     name = next(n for n in method_names() if full_name.startswith(f"{n}-"))
     method, preset = get_method(name), get_preset(name, full_name)
     assert isinstance(preset.model, method.CONFIG)
+    assert isinstance(preset.model, MethodConfig)
+    assert isinstance(method.CONFIG(), MethodConfig)
     assert isinstance(preset.pretrain, TrainConfig)
     assert isinstance(preset.finetune, TrainConfig)
     assert from_dict(method.CONFIG, to_dict(preset.model)) == preset.model
@@ -149,7 +97,8 @@ def test_an_unknown_method_is_answered_with_the_known_ones() -> None:
 def test_the_encoder_follows_the_protocol(name: str) -> None:
     network = encoder(name)
     assert isinstance(network, AudioEncoder)
-    assert isinstance(network, nn.Module)
+    assert network.config == smallest(name)
+    assert network.channel == smallest(name).channel
     for attribute in ("sample_rate", "dim", "num_layers", "min_samples", "window_samples", "window_hop"):
         value = getattr(network, attribute)
         assert isinstance(value, int), attribute
@@ -157,6 +106,44 @@ def test_the_encoder_follows_the_protocol(name: str) -> None:
     assert network.frame_rate > 0
     assert network.min_samples <= network.window_samples
     assert network.window_hop <= network.window_samples
+
+
+@able("embed")
+def test_the_two_halves_of_a_spectrogram_encoder_make_the_whole(name: str) -> None:
+    network = encoder(name)
+    if not isinstance(network, SpectrogramEncoder):
+        return
+    lengths = lengths_for(network)
+    waves, given = padded(lengths)
+    with torch.inference_mode():
+        features, frames = network.features(waves, given)
+        halves, whole = network.forward_features(features, frames), network(waves, given)
+    assert frames.tolist() == network.frontend.num_frames(given).tolist()
+    assert features.shape[:2] == (len(lengths), int(frames.max()))
+    for row, own in enumerate(frames.tolist()):
+        assert (features[row, own:] == network.pad_value).all()
+    assert all(torch.equal(a, b) for a, b in zip(tensors(halves), tensors(whole), strict=True))
+
+
+@able("embed")
+def test_statistics_are_those_of_the_front_end_of_the_encoder(name: str) -> None:
+    config, wave = smallest(name), noise(48000)[None]
+    frontend = get_method(name).build_frontend(config)
+    if frontend is None:
+        return
+    assert isinstance(frontend, Frontend)
+    assert not list(frontend.parameters())
+    values = frontend(wave - wave.mean())
+    assert values.shape[1] == int(frontend.num_frames(torch.tensor(48000)))
+    mean, std = float(values.mean()), float(values.std())
+    torch.manual_seed(0)
+    network = get_method(name).build_encoder(dataclasses.replace(config, norm_mean=mean, norm_std=std)).eval()
+    assert isinstance(network, SpectrogramEncoder)
+    with torch.inference_mode():
+        features = network.features(wave)[0]
+    # Normalised by the measured statistics, whatever the method's scale is.
+    assert abs(float(features.mean())) < 0.05
+    assert 0.1 < float(features.std()) < 2
 
 
 @able("embed")
@@ -300,134 +287,3 @@ def test_an_encoder_can_be_pickled(name: str) -> None:
     again = pickle.loads(pickle.dumps(network))
     with torch.inference_mode():
         assert torch.equal(again(wave).pooled, network(wave).pooled)
-
-
-# Pretraining ------------------------------------------------------------------------------------------------------
-
-
-@able("pretrain")
-def test_an_objective_returns_a_loss_its_weight_and_scalars(name: str) -> None:
-    task = objective(name)
-    result = task(batch(task.encoder), 0.0)
-    assert {"loss", "weight"} <= set(result)
-    assert all(value.ndim == 0 and value.isfinite() for value in result.values())
-    assert result["loss"].requires_grad
-    assert result["weight"] > 0
-    assert not result["weight"].requires_grad
-    task.after_step(0.5)
-
-
-@able("pretrain")
-def test_an_objective_is_a_function_of_the_batch_and_leaves_global_generators_alone(name: str) -> None:
-    task = objective(name)
-    given = batch(task.encoder)
-    torch.manual_seed(1)
-    before = random_state()
-    first = task(given, 0.0)["loss"]
-    first.backward()
-    assert same_state(before, random_state())
-    torch.manual_seed(2)
-    assert torch.equal(task(given, 0.0)["loss"], first)
-    assert not torch.equal(task(batch(task.encoder, seed=5), 0.0)["loss"], first)
-
-
-@able("pretrain")
-def test_the_loss_does_not_depend_on_padding_or_neighbours(name: str) -> None:
-    task = objective(name)
-    given = batch(task.encoder)
-    audio = given.audio
-    wider = dataclasses.replace(audio, data=nn.functional.pad(audio.data, (0, 3000)))
-    want = task(given, 0.0)
-    got = task(dataclasses.replace(given, streams={"audio": wider}), 0.0)
-    torch.testing.assert_close(got["loss"], want["loss"], atol=1e-5, rtol=1e-5)
-    # Micro-batches, weighted as they ask to be, add up to the batch.
-    parts = [task(given.rows(i, i + 2), 0.0) for i in (0, 2)]
-    mean = sum(p["loss"] * p["weight"] for p in parts) / sum(p["weight"] for p in parts)
-    torch.testing.assert_close(mean, want["loss"], atol=1e-5, rtol=1e-5)
-
-
-@able("pretrain")
-def test_gradients_reach_every_parameter(name: str) -> None:
-    task = objective(name)
-    task(batch(task.encoder), 0.0)["loss"].backward()
-    unreached = [
-        parameter_name
-        for parameter_name, p in task.named_parameters()
-        if p.requires_grad and (p.grad is None or not p.grad.any())
-    ]
-    assert [n for n in unreached if (name, n) not in EXCUSED] == []
-    assert all(p.grad.isfinite().all() for p in task.parameters() if p.grad is not None)
-
-
-@able("pretrain")
-def test_a_few_steps_lower_the_loss(name: str) -> None:
-    task = objective(name)
-    given = batch(task.encoder)
-    optimizer = torch.optim.Adam(task.parameters(), lr=1e-3)
-    losses = []
-    for step in range(15):
-        loss = task(given, step / 15)["loss"]
-        losses.append(float(loss.detach()))
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        task.after_step((step + 1) / 15)
-    assert losses[-1] < 0.95 * losses[0]
-
-
-@able("pretrain")
-def test_an_objective_survives_a_state_dict_and_pickling(name: str) -> None:
-    task = objective(name)
-    given = batch(task.encoder)
-    torch.manual_seed(1)
-    other = get_method(name).build_objective(smallest(name)).train()
-    assert not torch.equal(other(given, 0.0)["loss"], task(given, 0.0)["loss"])
-    other.load_state_dict(task.state_dict())
-    again = pickle.loads(pickle.dumps(task))
-    assert torch.equal(other(given, 0.0)["loss"], task(given, 0.0)["loss"])
-    assert torch.equal(again(given, 0.0)["loss"], task(given, 0.0)["loss"])
-
-
-@able("pretrain")
-@pytest.mark.parametrize("length", [1, 400])
-def test_pretraining_on_the_shortest_clips_gives_a_finite_loss(name: str, length: int) -> None:
-    task = objective(name)
-    stream = Stream(*padded([length, length]), task.encoder.sample_rate)
-    loss = task(Batch({"audio": stream}, Draw(0, (0, 0), (0, 1)), ("a", "b")), 0.0)["loss"]
-    loss.backward()
-    assert loss.isfinite()
-    assert all(p.grad.isfinite().all() for p in task.parameters() if p.grad is not None)
-
-
-# Fine-tuning ------------------------------------------------------------------------------------------------------
-
-
-@able("finetune")
-@pytest.mark.parametrize("seconds", [0.3, 1.0, 3.0])
-def test_an_encoder_is_fine_tuned_at_any_length(name: str, seconds: float) -> None:
-    network = get_method(name).for_finetuning(encoder(name), seconds)
-    assert isinstance(network, AudioEncoder)
-    torch.manual_seed(0)
-    model = Classifier(network, ("a", "b", "c"), mask_freq=8, mask_time=8, noise=True)
-    waves = torch.stack([noise(round(seconds * network.sample_rate), seed) for seed in range(3)])
-    stream = Stream(waves, torch.full((3,), waves.shape[1]), network.sample_rate)
-    given = Batch({"audio": stream}, Draw(0, (0, 0, 0), (0, 1, 2)), ("a", "b", "c"), torch.eye(3))
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
-    losses = []
-    for _ in range(8):
-        loss = model(given, 0.0)["loss"]
-        losses.append(float(loss.detach()))
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    assert losses[-1] < losses[0]
-    unreached = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()]
-    assert unreached == []
-
-
-def random_state() -> tuple[Tensor, Any]:
-    return torch.random.get_rng_state(), pickle.dumps(np.random.get_state())  # noqa: NPY002 - it must stay untouched
-
-
-def same_state(first: tuple[Tensor, Any], second: tuple[Tensor, Any]) -> bool:
-    return torch.equal(first[0], second[0]) and bool(first[1] == second[1])

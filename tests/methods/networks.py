@@ -10,7 +10,8 @@ from torch import Tensor
 
 from auricle.data.batch import Batch, Stream
 from auricle.data.randomness import Draw
-from auricle.methods.ssast import SSASTConfig, SSASTEncoder, SSASTObjective
+from auricle.methods.spectrogram.masked import MaskedPatchObjective
+from auricle.methods.ssast import SSASTConfig, SSASTEncoder
 
 RATE = 16000
 # Kernel and stride, frequency first: pretraining and fine-tuning in both modes.
@@ -36,8 +37,8 @@ def encoder(layout: str = "patch", **changes: Any) -> SSASTEncoder:
     return network
 
 
-def objective(layout: str = "patch", **changes: Any) -> SSASTObjective:
-    return SSASTObjective(encoder(layout, **changes))
+def objective(layout: str = "patch", **changes: Any) -> MaskedPatchObjective:
+    return MaskedPatchObjective(encoder(layout, **changes))
 
 
 def samples(frames: int) -> int:

@@ -19,8 +19,8 @@ import auricle
 from auricle.errors import CheckpointError, ConfigError
 from auricle.interop.official import build, import_checkpoint, read_state, recognise
 from auricle.methods.base import Imported
-from auricle.methods.ssast import SSASTObjective, import_state, recognises
-from auricle.methods.ssast.objective import Mask
+from auricle.methods.spectrogram.masked import Mask, MaskedPatchObjective
+from auricle.methods.ssast import import_state, recognises
 from auricle.tasks.classification import Classifier
 from auricle.training.checkpoint import save_checkpoint
 
@@ -78,7 +78,7 @@ def test_every_released_layout_fits_without_options(released: str) -> None:
     with torch.device("meta"):
         result = recognise(state, None, released)
         module = build(result)
-    assert isinstance(module, SSASTObjective)
+    assert isinstance(module, MaskedPatchObjective)
     assert result.kind == "pretraining"
     assert result.preset == f"{size}-{'patch' if frequency == 'f16' else 'frame'}"
     assert result.config.kernel == result.config.stride == (int(frequency[1:]), int(time[1:]))

@@ -11,8 +11,8 @@ from networks import RATE, batch, config, objective, samples, sounds
 from torch import Tensor
 
 from auricle.errors import ConfigError
-from auricle.methods.ssast import SSASTEncoder, SSASTObjective
-from auricle.methods.ssast.objective import Mask, gather
+from auricle.methods.spectrogram.masked import Mask, MaskedPatchObjective, gather
+from auricle.methods.ssast import SSASTEncoder
 from auricle.nn.losses import info_nce, masked_mse
 from auricle.nn.patches import patchify
 
@@ -22,7 +22,7 @@ each_layout = pytest.mark.parametrize("layout", PRETRAINING)
 each_sampler = pytest.mark.parametrize("sampler", SAMPLERS)
 
 
-def places(task: SSASTObjective, lengths: list[int], clip: int, seed: int = 0) -> set[tuple[int, int]]:
+def places(task: MaskedPatchObjective, lengths: list[int], clip: int, seed: int = 0) -> set[tuple[int, int]]:
     """(row, column) of what is masked of one clip of a batch."""
     waves, given = sounds(lengths)
     tokens, _ = task.encoder.embed_patches(*task.encoder.features(waves, given))
@@ -114,7 +114,7 @@ def test_overlapping_patches_cannot_be_pretrained() -> None:
 # Losses -----------------------------------------------------------------------------------------------------------
 
 
-def by_hand(task: SSASTObjective, waves: Tensor, lengths: Tensor, masks: tuple[Mask, Mask]) -> dict[str, Tensor]:
+def by_hand(task: MaskedPatchObjective, waves: Tensor, lengths: Tensor, masks: tuple[Mask, Mask]) -> dict[str, Tensor]:
     """The official order of things: two passes, each with a whole input whose masked patches are replaced."""
     c, network = task.config, task.encoder
     tokens, features = network.embed_patches(*network.features(waves, lengths))
@@ -246,7 +246,9 @@ def test_half_precision_does_not_reach_the_losses() -> None:
 def test_a_reconstruction_changes_the_masked_patches_only(layout: str) -> None:
     task = objective(layout)
     waves, lengths = sounds([samples(64), samples(40)])
-    original, hidden, rebuilt = task.reconstruct(batch(waves, lengths))
+    shown = task.reconstruct(batch(waves, lengths))
+    original, hidden, rebuilt = shown.original, shown.hidden, shown.rebuilt
+    assert shown.frames.tolist() == [64, 40]
     assert original.shape == hidden.shape == rebuilt.shape == (2, 64, 128)
     log_mel = task.encoder.frontend((waves - waves.sum(1, keepdim=True) / lengths[:, None])[:1])
     torch.testing.assert_close(original[:1], log_mel, atol=1e-3, rtol=0)
@@ -271,7 +273,7 @@ def test_monitoring_tells_collapsed_embeddings_from_healthy_ones() -> None:
 def one_step(size: dict[str, Any], layout: str, **changes: Any) -> tuple[float, float]:
     settings = config(layout, **size, mask_ratio=0.5, window_frames=32, init_std=0.02, **changes)
     torch.manual_seed(0)
-    task = SSASTObjective(SSASTEncoder(settings))
+    task = MaskedPatchObjective(SSASTEncoder(settings))
     given = batch(*sounds([RATE // 5]))
     optimizer = torch.optim.SGD(task.parameters(), lr=1e-4)
     losses = []

@@ -17,8 +17,9 @@ from auricle.inference.model import load
 from auricle.methods.ssast import RECIPES, SSASTEncoder, for_finetuning
 from auricle.training import checkpoint as ckpt
 from auricle.training import finetune
+from auricle.training.job import Job
 from auricle.training.log import Console
-from auricle.training.loop import Job, train
+from auricle.training.loop import train
 from auricle.training.optim import Clock, learning_rate_factor
 
 # Frames that are heard and tokens of the official networks in patch and in frame mode (section 2 of their code).

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from abc import ABC, abstractmethod
 from typing import Literal
 
 import torch
@@ -22,7 +23,27 @@ LOWEST_HZ = 20.0
 FILTER_GROUPS = 8
 
 
-class KaldiFbank(nn.Module):
+class Frontend(nn.Module, ABC):
+    """Waveforms to features, without weights of its own.
+
+    Attributes:
+        window_samples: W, what a frame sees; a shorter signal is padded to it.
+        hop_samples: samples from frame to frame.
+    """
+
+    window_samples: int
+    hop_samples: int
+
+    @abstractmethod
+    def num_frames(self, samples: Tensor) -> Tensor:
+        """Frames [B] of signals of `samples` [B] samples, at least one each."""
+
+    @abstractmethod
+    def forward(self, waves: Tensor) -> Tensor:
+        """waves [B, S] in [-1, 1] to features [B, T, F], before any normalisation by statistics of a data set."""
+
+
+class KaldiFbank(Frontend):
     """Kaldi's log-mel filterbank, as torchaudio's `compliance.kaldi.fbank(htk_compat=True, use_energy=False)`.
 
     Windows of 25 ms every 10 ms that lie wholly inside the signal (`snip_edges`); per window the mean is removed, 0.97

@@ -18,6 +18,7 @@ from auricle.data.splits import Fold
 from auricle.errors import DataError
 from auricle.evaluation.readout import probe_features, readable
 from auricle.evaluation.task import Task
+from auricle.methods.base import AudioEncoder
 from auricle.tasks.windows import clip_means
 from auricle.training.precision import autocast, resolve_precision
 
@@ -63,7 +64,7 @@ class Monitor:
         }
         self._waves: list[NDArray[np.float32]] = []
 
-    def __call__(self, encoder: Any) -> dict[str, float]:
+    def __call__(self, encoder: AudioEncoder) -> dict[str, float]:
         """The accuracy on the test items of all folds."""
         device = next(encoder.parameters()).device
 

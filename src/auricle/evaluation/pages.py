@@ -78,11 +78,12 @@ def add_reconstructions(report: Report, model: Model, items: Sequence[Item], see
         seed=seed,
     )
     batch = fixed_batch(chosen, loader).to(model.device)
-    original, hidden, rebuilt = model.objective.reconstruct(batch)  # type: ignore[operator]
-    lengths = [int(n) for n in encoder.frontend.num_frames(batch.audio.lengths)]
+    shown = model.objective.reconstruct(batch)
+    if shown is None:
+        return
     columns = [
-        [x[row, : lengths[row]].float().cpu().numpy() for row in range(len(chosen))]
-        for x in (original, hidden, rebuilt)
+        [x[row, :frames].float().cpu().numpy() for row, frames in enumerate(shown.frames.tolist())]
+        for x in (shown.original, shown.hidden, shown.rebuilt)
     ]
     report.heading("Reconstruction")
     report.figure(

@@ -13,7 +13,6 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +23,7 @@ from auricle.data.processes import detached
 from auricle.data.randomness import Draw
 from auricle.errors import AuricleError, CheckpointError
 from auricle.methods import get_method, get_preset, method_names
+from auricle.methods.base import MethodConfig
 from auricle.tasks.classification import Classifier
 from auricle.tasks.windows import batch_samples
 from auricle.training.checkpoint import no_such_model, resolve
@@ -44,7 +44,7 @@ class Subject:
 
     method: str
     kind: str
-    model: Any
+    model: MethodConfig
     pretrain: TrainConfig
     finetune: TrainConfig
     classes: int

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from auricle import audio
 from auricle.config import from_dict
@@ -24,7 +24,7 @@ from auricle.data.loader import read_item
 from auricle.data.randomness import torch_seed
 from auricle.errors import CheckpointError, ConfigError
 from auricle.methods import find_preset, get_method, get_preset
-from auricle.methods.base import AudioEncoder, Encoded
+from auricle.methods.base import AudioEncoder, Encoded, Objective, Trainable
 from auricle.tasks.classification import Classifier
 from auricle.tasks.pooling import Pooling, pool
 from auricle.tasks.windows import clip_means, embed_clip, encode
@@ -89,14 +89,13 @@ class Model:
     """
 
     def __init__(
-        self, module: nn.Module, config: dict[str, Any], hash: str, source: str, precision: str = "auto"
+        self, module: Trainable | AudioEncoder, config: dict[str, Any], hash: str, source: str, precision: str = "auto"
     ) -> None:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         module = module.to(self.device).eval()
         self.classifier = module if isinstance(module, Classifier) else None
-        self.encoder: Any = module.encoder if hasattr(module, "encoder") else module
-        assert isinstance(self.encoder, AudioEncoder)
-        self.objective = module if config["kind"] == "pretraining" else None
+        self.objective = module if isinstance(module, Objective) else None
+        self.encoder = module.encoder if isinstance(module, Trainable) else module
         self.config, self.hash, self.source = config, hash, source
         self.precision = resolve_precision(precision, self.device)
 
@@ -300,7 +299,7 @@ def random_model(source: str | Path, seed: int, precision: str = "auto") -> Mode
     return Model(encoder, config, f"random-{seed}", f"{source} (random weights, seed {seed})", precision)
 
 
-def build_module(checkpoint: Checkpoint) -> nn.Module:
+def build_module(checkpoint: Checkpoint) -> Trainable:
     """The network of a checkpoint, without its weights.
 
     Raises:
@@ -310,8 +309,7 @@ def build_module(checkpoint: Checkpoint) -> nn.Module:
     method = get_method(config["method"])
     settings = from_dict(method.CONFIG, config["model"], str(checkpoint.path / "config.json"))
     if config["kind"] == "pretraining":
-        objective: nn.Module = method.build_objective(settings)
-        return objective
+        return method.build_objective(settings)
     if config["kind"] == "classifier":
         classes = config.get("classes")
         if not isinstance(classes, list) or not classes or not all(isinstance(name, str) for name in classes):

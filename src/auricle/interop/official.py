@@ -12,14 +12,14 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from auricle.config import to_dict
 from auricle.data.labels import Task
 from auricle.errors import CheckpointError
 from auricle.files import sha256
 from auricle.methods import get_method, method_names
-from auricle.methods.base import Imported
+from auricle.methods.base import Imported, Trainable
 from auricle.tasks.classification import Classifier
 from auricle.training.checkpoint import restore, save_checkpoint
 
@@ -155,7 +155,7 @@ def recognise(state: Mapping[str, Tensor], options: Mapping[str, Any] | None, wh
 
 def build(
     imported: Imported, classes: Sequence[str] = (), where: str = "the file", task: Task = "classification"
-) -> nn.Module:
+) -> Trainable:
     """The module of an imported checkpoint with its weights.
 
     Raises:
@@ -169,10 +169,9 @@ def build(
     if len(set(names)) != len(names):
         raise CheckpointError(f"the names for the classes of {where} must be different, but some are given twice.")
 
-    def fresh() -> nn.Module:
+    def fresh() -> Trainable:
         if imported.kind == "pretraining":
-            objective: nn.Module = method.build_objective(imported.config)
-            return objective
+            return method.build_objective(imported.config)
         return Classifier(method.build_encoder(imported.config), names, task=task)
 
     # What is drawn here is overwritten; the caller's generators stay as they are.

@@ -19,18 +19,18 @@ from auricle.audio.read import one_channel
 from auricle.config import TrainConfig, override
 from auricle.data.targets import mix_targets, multi_hot
 from auricle.errors import DataError
+from auricle.interop.official import build
 from auricle.methods.base import Imported
+from auricle.methods.spectrogram.masked import Mask, MaskedPatchObjective
+from auricle.methods.spectrogram.superb import superb_features
 from auricle.methods.ssast import (
     PRESETS,
     SSASTConfig,
     SSASTEncoder,
-    SSASTObjective,
     adapt_encoder,
-    build_objective,
     official,
 )
-from auricle.methods.ssast.objective import Mask
-from auricle.methods.ssast.superb import SuperbUpstream, superb_features
+from auricle.methods.ssast.superb import SuperbUpstream
 from auricle.nn import masking
 from auricle.nn.patches import patchify
 from auricle.tasks.classification import Classifier
@@ -221,10 +221,9 @@ def mask_sampler(case: Path, inputs: dict[str, Tensor], meta: dict[str, Any]) ->
     return outputs, None
 
 
-def _objective(case: Path, meta: dict[str, Any]) -> SSASTObjective:
-    imported = import_case(case, meta)
-    objective = build_objective(imported.config)
-    objective.load_state_dict(imported.state)
+def _objective(case: Path, meta: dict[str, Any]) -> MaskedPatchObjective:
+    objective = build(import_case(case, meta))
+    assert isinstance(objective, MaskedPatchObjective)
     return objective
 
 

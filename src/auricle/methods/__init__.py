@@ -8,10 +8,16 @@ from __future__ import annotations
 
 import importlib
 from importlib.metadata import entry_points
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from auricle.errors import ConfigError, did_you_mean
 from auricle.methods.base import Method, Preset, Recipe
+
+if TYPE_CHECKING:
+    from auricle.methods import ssast
+
+    # A method that does not keep to the contract is an error of the type check.
+    _CHECKED: tuple[Method, ...] = (ssast,)
 
 METHODS: dict[str, str] = {
     "ssast": "auricle.methods.ssast",

@@ -1,23 +1,51 @@
-"""What every method offers to the rest of the library.
+"""What a method offers to the rest of the library, and what the library asks of it.
 
-B batch, S samples, N tokens, P prefix tokens, D width, (f, t) token grid.
+A method is a module (`Method`): settings, presets, and functions that build its networks. Its networks are of the
+abstract classes below; everything else (tasks, training, inference, evaluation) calls nothing of a network that is not
+named here. `tests/conformance` checks every registered method against these promises.
+
+B batch, S samples, T frames, F features of a frame, N tokens, P prefix tokens, D width, (f, t) token grid.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
+from auricle.audio.frontends import Frontend
 from auricle.audio.read import Channel
 from auricle.config import DataclassInstance, TrainConfig
 from auricle.data.batch import Batch
 from auricle.data.labels import Task
+from auricle.nn.collapse import effective_rank, feature_spread
 
 Capability = Literal["pretrain", "embed", "finetune", "decode"]
+
+
+@runtime_checkable
+class MethodConfig(DataclassInstance, Protocol):
+    """The settings of a method: a flat frozen dataclass of plain values that checks itself and has a default for each.
+
+    A method with a front end (`Method.build_frontend`) also has the fields `norm_mean` and `norm_std`: the mean and the
+    standard deviation of what the front end gives, which are measured on the user's data. A class attribute
+    `COMPAT: Mapping[str, Mapping[str, Any]]`, if there is one, says which settings `compat=NAME` stands for.
+    """
+
+    @property
+    def sample_rate(self) -> int:
+        """Hz of the waveforms that the network takes."""
+        ...
+
+    @property
+    def channel(self) -> Channel:
+        """What is heard of a file with several channels: "mean", or a number from 0."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -47,15 +75,25 @@ class Encoded:
         return tokens.unflatten(1, (rows, columns)).transpose(1, 2).flatten(2)
 
 
-@runtime_checkable
-class AudioEncoder(Protocol):
+class AudioEncoder(nn.Module, ABC):
     """A network from waveforms to embeddings.
 
-    `frame_rate` is time steps per second, `min_samples` the least that is not padded. Long audio is cut into windows of
-    `window_samples` that start every `window_hop` samples, so that time steps continue evenly from window to window.
-    `channel` is what is heard of a file with several: "mean", or a number from 0.
+    A subclass sets the attributes and writes `forward`. In evaluation mode a clip gives the same result whatever it is
+    batched with, unless a setting of the method asks for an official program's behaviour, and nothing is drawn.
+
+    Attributes:
+        config: what it was built from; building from it again makes the same network with other weights.
+        sample_rate: Hz of its input.
+        channel: what is heard of a file with several: "mean", or a number from 0.
+        dim: D, the width of a token and of `Encoded.pooled`.
+        num_layers: how many layers `Encoded.layers` has.
+        frame_rate: time steps per second.
+        min_samples: the least that is not padded.
+        window_samples: long audio is cut into windows of so many samples ...
+        window_hop: ... that start every so many samples, so that time steps continue evenly from window to window.
     """
 
+    config: MethodConfig
     sample_rate: int
     channel: Channel
     dim: int
@@ -65,30 +103,112 @@ class AudioEncoder(Protocol):
     window_samples: int
     window_hop: int
 
-    def __call__(self, waves: Tensor, lengths: Tensor | None = None) -> Encoded:
-        """waves [B, S] float32 at `sample_rate`, lengths [B] valid samples (all, if None)."""
-        ...
+    @abstractmethod
+    def forward(self, waves: Tensor, lengths: Tensor | None = None) -> Encoded:
+        """waves [B, S] float32 in [-1, 1] at `sample_rate`, lengths [B] valid samples (all, if None)."""
+
+    if TYPE_CHECKING:
+
+        def __call__(self, waves: Tensor, lengths: Tensor | None = None) -> Encoded: ...
 
 
-class Objective(Protocol):
-    """A pretraining objective: a module around an encoder that knows no optimizer, device, trainer or logger."""
+class SpectrogramEncoder(AudioEncoder):
+    """An encoder in two halves, between which a task may change the features: SpecAugment needs one.
 
-    encoder: Any
+    Attributes:
+        frontend: waveforms to features, without weights.
+    """
 
-    def __call__(self, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """`loss` and scalars to log; `progress` in [0, 1] is the share of the training that is done."""
-        ...
+    frontend: Frontend
+
+    @property
+    @abstractmethod
+    def pad_value(self) -> float:
+        """What stands beyond a clip's end in the features, and in the stripes that SpecAugment masks."""
+
+    @abstractmethod
+    def features(self, waves: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """waves [B, S] as in `forward`; normalised features [B, T, F] and the frames [B] of each clip."""
+
+    @abstractmethod
+    def forward_features(self, features: Tensor, frames: Tensor) -> Encoded:
+        """features [B, T, F] and frames [B], as `features` gives them."""
+
+    def forward(self, waves: Tensor, lengths: Tensor | None = None) -> Encoded:
+        """waves [B, S] float32 in [-1, 1] at `sample_rate`, lengths [B] valid samples (all, if None)."""
+        return self.forward_features(*self.features(waves, lengths))
+
+
+class Trainable(nn.Module, ABC):
+    """What the training loop trains: an encoder with a loss. It knows no optimizer, device, trainer or logger.
+
+    All that is saved and resumed is in its state dict: a teacher network is a submodule, its counters are buffers.
+    """
+
+    encoder: AudioEncoder
+
+    @abstractmethod
+    def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
+        """`loss`, its `weight` (the number of terms that it is a mean over), and scalars to log, all of shape [].
+
+        What is drawn for a clip is drawn from `batch.draw`; dropout alone may use torch's global generator.
+        `progress` in [0, 1) is the share of the training that is done.
+        """
+
+    if TYPE_CHECKING:
+
+        def __call__(self, batch: Batch, progress: float) -> dict[str, Tensor]: ...
 
     def after_step(self, progress: float) -> None:
-        """Called after each optimizer step, for teachers and the like."""
-        ...
+        """Called after each optimizer step, for teachers and the like; the default does nothing."""
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """A pretext task for the eye: features [B, T, F] in the front end's units.
+
+    Attributes:
+        original: the features of the clips.
+        hidden: True where the network did not see them.
+        rebuilt: the features with the hidden ones predicted.
+        frames: [B], how many of each clip's frames hold sound.
+    """
+
+    original: Tensor
+    hidden: Tensor
+    rebuilt: Tensor
+    frames: Tensor
+
+
+class Objective(Trainable):
+    """A pretraining objective around an encoder. A subclass writes `forward`; the rest has defaults."""
+
+    def score(self, losses: Mapping[str, float]) -> float:
+        """How good a validation is, higher is better, from what `forward` returned; it drives a plateau schedule.
+
+        The default is the loss with its sign changed.
+        """
+        return -losses["loss"]
+
+    @torch.no_grad()
+    def monitor(self, batch: Batch) -> dict[str, float]:
+        """Signs of collapse on clips as they are; it must hold `effective_rank`.
+
+        The default is the effective rank and the spread of the pooled embeddings.
+        """
+        pooled = self.encoder(batch.audio.data, batch.audio.lengths).pooled.float()
+        return {"effective_rank": effective_rank(pooled), "feature_spread": feature_spread(pooled)}
+
+    def reconstruct(self, batch: Batch) -> Reconstruction | None:
+        """For pictures: what was hidden of the clips and how it is filled in; None if nothing is ever rebuilt."""
+        return None
 
 
 @dataclass(frozen=True)
 class Preset:
     """A named configuration: the network with its objective, and how to pretrain and fine-tune it."""
 
-    model: Any
+    model: MethodConfig
     pretrain: TrainConfig
     finetune: TrainConfig
     note: str = ""
@@ -110,7 +230,7 @@ class Recipe:
     train: TrainConfig
     note: str
 
-    def fit(self, config: Any) -> tuple[Any, TrainConfig]:
+    def fit(self, config: MethodConfig) -> tuple[MethodConfig, TrainConfig]:
         """The network's config and the training for a network of `config`."""
         return dataclasses.replace(config, **self.model), self.train
 
@@ -135,7 +255,7 @@ class Imported:
 
     method: str
     kind: Literal["pretraining", "classifier"]
-    config: Any
+    config: MethodConfig
     state: dict[str, Tensor]
     tensors: tuple[ImportedTensor, ...]
     preset: str
@@ -144,16 +264,55 @@ class Imported:
 
 
 class Method(Protocol):
-    """The module of a method, as the registry loads it."""
+    """The module of a method, as the registry loads it.
 
-    CAPABILITIES: frozenset[Capability]
-    CONFIG: type[DataclassInstance]
-    PRESETS: Mapping[str, Preset]
-    RECIPES: Mapping[str, Recipe]
-    DEFAULT_PRESET: str
+    `config` is always of the method's own `CONFIG`, and `encoder` what its own `build_encoder` makes: that is why they
+    are not typed here.
+    """
 
-    def build_encoder(self, config: Any) -> Any: ...
-    def build_objective(self, config: Any) -> Any: ...
-    def for_finetuning(self, encoder: Any, seconds: float) -> Any: ...
-    def recognises(self, keys: Mapping[str, Any]) -> bool: ...
-    def import_state(self, state: Mapping[str, Tensor], options: Mapping[str, Any] | None = None) -> Imported: ...
+    @property
+    def CAPABILITIES(self) -> frozenset[Capability]:
+        """What it can do; the rest of the library goes by these. `build_objective` is for those that can "pretrain"."""
+        ...
+
+    @property
+    def CONFIG(self) -> type[MethodConfig]: ...
+
+    @property
+    def PRESETS(self) -> Mapping[str, Preset]: ...
+
+    @property
+    def RECIPES(self) -> Mapping[str, Recipe]: ...
+
+    @property
+    def DEFAULT_PRESET(self) -> str:
+        """The preset that is used where none is named: it trains in minutes on a laptop."""
+        ...
+
+    def build_frontend(self, config: Any) -> Frontend | None:
+        """What `norm_mean` and `norm_std` are statistics of, without the network; None if it measures nothing."""
+        ...
+
+    def build_encoder(self, config: Any) -> AudioEncoder:
+        """An encoder with fresh weights from torch's global generator."""
+        ...
+
+    def build_objective(self, config: Any) -> Objective:
+        """The pretext task around an encoder with fresh weights; the encoder's weights are named `encoder.*`."""
+        ...
+
+    def for_finetuning(self, encoder: Any, seconds: float) -> AudioEncoder:
+        """The encoder in the form in which it is fine-tuned on clips of `seconds`, with its weights."""
+        ...
+
+    def recognises(self, keys: Mapping[str, Any]) -> bool:
+        """Whether a foreign state dict of these keys is one of this method's."""
+        ...
+
+    def import_state(self, state: Mapping[str, Tensor], options: Mapping[str, Any] | None = None) -> Imported:
+        """A foreign state dict in our names; `options` are settings that the file does not hold.
+
+        Raises:
+            CheckpointError: an unknown, missing or mis-shaped tensor, or a setting that must be given and is not.
+        """
+        ...

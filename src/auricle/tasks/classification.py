@@ -6,18 +6,19 @@ B batch, S samples, C classes, D width.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from auricle.audio.augment import noise_and_roll, spec_augment
 from auricle.data.batch import Batch
 from auricle.data.labels import Task
-from auricle.methods.base import Encoded
+from auricle.errors import ConfigError
+from auricle.methods.base import AudioEncoder, Encoded, SpectrogramEncoder, Trainable
 from auricle.nn.heads import ClassifierHead, LayerMixHead
 from auricle.tasks.windows import Window, clip_means, encode
 
@@ -25,7 +26,7 @@ Loss = Literal["ce", "bce"]
 Head = Literal["linear", "mix"]
 
 
-class Classifier(nn.Module):
+class Classifier(Trainable):
     """Logits from the output of an encoder, for one class per clip (task classification) or any number (tagging).
 
     Both losses take soft targets, so mixup is right under them: cross-entropy ("ce"), whose probabilities sum to 1, and
@@ -33,13 +34,16 @@ class Classifier(nn.Module):
     it for some classifications too. The head reads the encoder's pooled output ("linear"), or a learned mixture of its
     layers ("mix", as SUPERB evaluates).
 
-    The encoder must offer `features(waves, lengths)` and `forward_features(features, frames)`, so that augmentation can
-    work between them.
+    Args:
+        encoder: any; augmentation of features needs a `SpectrogramEncoder`, between whose halves it works.
+
+    Raises:
+        ConfigError: `mask_freq`, `mask_time` or `noise` for another encoder.
     """
 
     def __init__(
         self,
-        encoder: Any,
+        encoder: AudioEncoder,
         classes: Sequence[str],
         *,
         task: Task = "classification",
@@ -62,15 +66,21 @@ class Classifier(nn.Module):
             self.head = LayerMixHead(encoder.num_layers, encoder.dim, len(self.classes))
         self.mask_freq, self.mask_time, self.noise = mask_freq, mask_time, noise
         self.label_smoothing = label_smoothing
+        if self.augments and not isinstance(encoder, SpectrogramEncoder):
+            raise ConfigError(
+                "mask_freq, mask_time and noise work on a spectrogram, and this network has none; set the first two to "
+                "0 and noise to false."
+            )
 
     def logits(self, encoded: Encoded) -> Tensor:
         """[B, C] from what the encoder said."""
         result: Tensor
         if isinstance(self.head, LayerMixHead):
             # SUPERB's hidden states hold the cls-like tokens too.
-            layers = [torch.cat(pair, dim=1) for pair in zip(encoded.prefix, encoded.layers, strict=True)]
-            rows, prefix = encoded.grid[0], encoded.prefix[0].shape[1]
-            valid = F.pad(encoded.valid.repeat(1, rows), (prefix, 0), value=True)
+            layers, valid = list(encoded.layers), encoded.valid.repeat(1, encoded.grid[0])
+            if encoded.prefix:
+                layers = [torch.cat(pair, dim=1) for pair in zip(encoded.prefix, layers, strict=True)]
+                valid = F.pad(valid, (encoded.prefix[0].shape[1], 0), value=True)
             result = self.head(layers, valid)
         else:
             result = self.head(encoded.pooled)
@@ -96,9 +106,7 @@ class Classifier(nn.Module):
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """`loss`, its `weight` (clips it is a mean over) and, unless tagging, `accuracy` of an augmented batch."""
         assert batch.targets is not None
-        features, frames = self.encoder.features(batch.audio.data, batch.audio.lengths)
-        features = self.augment(features, frames, batch)
-        logits = self.logits(self.encoder.forward_features(features, frames)).float()
+        logits = self.logits(self._encode_augmented(batch)).float()
         result = {
             "loss": self.training_loss(logits, batch.targets),
             "weight": torch.tensor(float(len(logits)), device=logits.device),
@@ -114,21 +122,32 @@ class Classifier(nn.Module):
         smoothed = targets * (1 - self.label_smoothing) + self.label_smoothing / 2
         return F.binary_cross_entropy_with_logits(logits, smoothed)
 
+    def _encode_augmented(self, batch: Batch) -> Encoded:
+        if not self.augments:
+            return self.encoder(batch.audio.data, batch.audio.lengths)
+        features, frames = self._spectrogram_encoder.features(batch.audio.data, batch.audio.lengths)
+        return self._spectrogram_encoder.forward_features(self.augment(features, frames, batch), frames)
+
+    @property
+    def augments(self) -> bool:
+        """Whether features are changed while training."""
+        return bool(self.mask_freq or self.mask_time or self.noise)
+
+    @property
+    def _spectrogram_encoder(self) -> SpectrogramEncoder:
+        assert isinstance(self.encoder, SpectrogramEncoder)
+        return self.encoder
+
     def augment(self, features: Tensor, frames: Tensor, batch: Batch) -> Tensor:
         """SpecAugment, noise and roll on features [B, T, F], each row by its own draw."""
-        if not (self.mask_freq or self.mask_time or self.noise):
-            return features
-        rows = []
+        rows, pad_value = [], self._spectrogram_encoder.pad_value
         for row, x in enumerate(features):
             rng = batch.draw.rng("augment", row)
             real = int(frames[row])
-            x = spec_augment(x, real, self.mask_freq, self.mask_time, rng, self.encoder.pad_value)
+            x = spec_augment(x, real, self.mask_freq, self.mask_time, rng, pad_value)
             if self.noise:
                 # On the clip's own frames: what is drawn must not depend on the longest clip of the batch.
                 field = torch.from_numpy(rng.random((real, x.shape[1]), dtype="float32")).to(x.device)
                 x[:real] = noise_and_roll(x[:real], field, rng.random(), int(rng.integers(-10, 10)))
             rows.append(x)
         return torch.stack(rows)
-
-    def after_step(self, progress: float) -> None:
-        """Nothing moves but the weights."""

@@ -1,19 +1,18 @@
 """SSAST: self-supervised audio spectrogram transformer (Gong et al., AAAI 2022, arXiv 2110.09784).
 
-Read in this order: config.py (settings and presets), model.py (the encoder), objective.py (the pretext task),
-recipes.py (published fine-tunings), official.py (published checkpoints). Official code: YuanGongND/ssast at a1a3eec;
-where it and the paper differ, the code is the default and the paper's form an option (`softmax_over`), because the
-published weights were made by the code.
+Read in this order: config.py (settings and presets), model.py (the encoder), ../spectrogram/ (front end, patches and
+the pretext task, which other methods share), recipes.py (published fine-tunings), official.py (published checkpoints).
+Official code: YuanGongND/ssast at a1a3eec; where it and the paper differ, the code is the default and the paper's form
+an option (`softmax_over`), because the published weights were made by the code.
 """
 
 from __future__ import annotations
 
-import torch
-
 from auricle.methods.base import Capability
+from auricle.methods.spectrogram.encoder import adapt_encoder, build_frontend, for_finetuning
+from auricle.methods.spectrogram.masked import MaskedPatchObjective
 from auricle.methods.ssast.config import PRESETS, SSASTConfig
-from auricle.methods.ssast.model import SSASTEncoder, adapt_encoder
-from auricle.methods.ssast.objective import SSASTObjective
+from auricle.methods.ssast.model import SSASTEncoder
 from auricle.methods.ssast.official import import_state, recognises
 from auricle.methods.ssast.recipes import RECIPES
 
@@ -28,15 +27,9 @@ def build_encoder(config: SSASTConfig) -> SSASTEncoder:
     return SSASTEncoder(config)
 
 
-def build_objective(config: SSASTConfig) -> SSASTObjective:
+def build_objective(config: SSASTConfig) -> MaskedPatchObjective:
     """The pretext task around an encoder with fresh weights."""
-    return SSASTObjective(SSASTEncoder(config))
-
-
-def for_finetuning(encoder: SSASTEncoder, seconds: float) -> SSASTEncoder:
-    """The encoder with its fine-tuning strides and positions for clips of `seconds`."""
-    frames = int(encoder.frontend.num_frames(torch.tensor(round(seconds * encoder.sample_rate))))
-    return adapt_encoder(encoder, encoder.config.for_finetuning(frames))
+    return MaskedPatchObjective(SSASTEncoder(config))
 
 
 __all__ = [
@@ -47,9 +40,9 @@ __all__ = [
     "RECIPES",
     "SSASTConfig",
     "SSASTEncoder",
-    "SSASTObjective",
     "adapt_encoder",
     "build_encoder",
+    "build_frontend",
     "build_objective",
     "for_finetuning",
     "import_state",

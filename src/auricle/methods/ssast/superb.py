@@ -12,8 +12,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from auricle.methods.ssast.config import SSASTConfig
-from auricle.methods.ssast.model import SSASTEncoder, adapt_encoder
+from auricle.methods.spectrogram.encoder import PatchEncoder, adapt_encoder
+from auricle.methods.spectrogram.superb import superb_features
 
 # Frames of the three tasks: keyword spotting, emotion recognition, speaker identification (section 7.2).
 TARGET_LENGTHS = {"ks1": 100, "er": 600, "sid": 1000}
@@ -27,7 +27,7 @@ class SuperbUpstream(nn.Module):
         target_length: frames that every clip is cut or padded to.
     """
 
-    def __init__(self, encoder: SSASTEncoder, target_length: int) -> None:
+    def __init__(self, encoder: PatchEncoder, target_length: int) -> None:
         super().__init__()
         config = dataclasses.replace(encoder.config.for_finetuning(target_length), attend_padding=True)
         self.encoder = adapt_encoder(encoder, config)
@@ -44,12 +44,3 @@ class SuperbUpstream(nn.Module):
         tokens, _ = self.encoder.embed_patches(features, frames)
         *blocks, normed = self.encoder.transform(tokens)
         return blocks, normed
-
-
-def superb_features(encoder: SSASTEncoder, wave: Tensor, target_length: int) -> Tensor:
-    """One waveform [S] to features [target_length, F]."""
-    audioset = SSASTConfig()
-    log_mel = encoder.frontend(wave[None])[0]
-    normalised = (log_mel - audioset.norm_mean) / (2 * audioset.norm_std)
-    missing = max(0, target_length - len(normalised))
-    return nn.functional.pad(normalised, (0, 0, 0, missing))[:target_length]

@@ -1,12 +1,12 @@
-"""SSAST's pretext task: masked patches, told apart from their neighbours and reconstructed.
+"""SSAST's pretext task: masked patches, told apart from their neighbours and reconstructed. SSAMBA has the same.
 
-B batch, N tokens, M masked tokens, K values of a raw patch, D width.
+B batch, T frames, F mel bins, N tokens, M masked tokens, K values of a raw patch, D width.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from auricle.data.batch import Batch
 from auricle.data.randomness import Draw
 from auricle.errors import ConfigError
-from auricle.methods.ssast.config import SSASTConfig
-from auricle.methods.ssast.model import SSASTEncoder, Tokens
+from auricle.methods.base import Objective, Reconstruction
+from auricle.methods.spectrogram.config import MaskedPatchConfig
+from auricle.methods.spectrogram.encoder import PatchEncoder, Tokens
 from auricle.nn import masking
-from auricle.nn.collapse import effective_rank, feature_spread
 from auricle.nn.heads import Predictor
 from auricle.nn.losses import info_nce, masked_mse
 from auricle.nn.patches import patchify, unpatchify
@@ -35,26 +35,30 @@ class Mask:
 
 @dataclass(frozen=True)
 class Pass:
-    """One encoder pass over masked input: final outputs [B, 2 + N, D], and the masked ones among them [B, M, D]."""
+    """One encoder pass over masked input: final outputs [B, P + N, D], and the masked ones among them [B, M, D]."""
 
     normed: Tensor
     masked: Tensor
     mask: Mask
 
 
-class SSASTObjective(nn.Module):
-    """Joint discriminative and generative masked spectrogram patch modelling (section 2.3, Eq. 1-3).
+class MaskedPatchObjective(Objective):
+    """Joint discriminative and generative masked spectrogram patch modelling (SSAST section 2.3, Eq. 1-3).
 
     Masked patch embeddings are replaced by one learned vector before positions are added; the encoder sees all tokens.
     Targets are raw normalised spectrogram patches, detached, without temperature. With `passes=2` (official) each loss
     has its own mask and its own encoder pass; with `passes=1` they share one, at half the cost.
     """
 
-    def __init__(self, encoder: SSASTEncoder) -> None:
+    encoder: PatchEncoder
+    config: MaskedPatchConfig
+
+    def __init__(self, encoder: PatchEncoder) -> None:
         super().__init__()
-        self.encoder = encoder
-        self.config: SSASTConfig = encoder.config
-        c = self.config
+        c = encoder.config
+        if not isinstance(c, MaskedPatchConfig):
+            raise TypeError(f"the settings of the encoder say nothing about masks: {type(c).__name__}")
+        self.encoder, self.config = encoder, c
         tokens = c.grid[0] * c.grid[1]
         if c.stride != c.kernel:
             raise ConfigError(
@@ -79,8 +83,9 @@ class SSASTObjective(nn.Module):
         second = self.draw_mask(tokens, batch.draw, "mask-generative") if self.config.passes == 2 else first
         return self.losses(tokens, covered, first, second)[0]
 
-    def after_step(self, progress: float) -> None:
-        """SSAST has no teacher."""
+    def score(self, losses: Mapping[str, float]) -> float:
+        """What SSAST's authors watch: the contrastive accuracy, or the loss where nothing is contrasted."""
+        return losses["accuracy"] if "accuracy" in losses else super().score(losses)
 
     def losses(
         self, tokens: Tokens, features: Tensor, discriminative_mask: Mask, generative_mask: Mask
@@ -116,8 +121,7 @@ class SSASTObjective(nn.Module):
         replaced[rows[mask.valid], mask.ids[mask.valid]] = True
         embeddings = torch.where(replaced.unsqueeze(-1), self.mask_token.to(tokens.embeddings.dtype), tokens.embeddings)
         normed = self.encoder.transform(Tokens(embeddings, tokens.grid, tokens.valid))[-1]
-        prefix = normed.shape[1] - embeddings.shape[1]
-        return Pass(normed, gather(normed[:, prefix:], mask.ids), mask)
+        return Pass(normed, gather(normed[:, self.encoder.prefix :], mask.ids), mask)
 
     def draw_mask(self, tokens: Tokens, draw: Draw, stream: str) -> Mask:
         """A mask for each clip, drawn from its valid tokens only, as a function of the clip's own key."""
@@ -153,16 +157,11 @@ class SSASTObjective(nn.Module):
         return sampler(np.ones(grid, dtype=bool), count, rng)
 
     @torch.no_grad()
-    def monitor(self, batch: Batch) -> dict[str, float]:
-        """Signs of collapse on unmasked clips: effective rank and spread of the pooled embeddings."""
-        pooled = self.encoder(batch.audio.data, batch.audio.lengths).pooled.float()
-        return {"effective_rank": effective_rank(pooled), "feature_spread": feature_spread(pooled)}
-
-    @torch.no_grad()
-    def reconstruct(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """For pictures: log-mel [B, T, F], True where masked [B, T, F], log-mel with masked patches predicted."""
+    def reconstruct(self, batch: Batch) -> Reconstruction:
+        """For pictures: log-mel [B, T, F], what the mask hid of it, and with masked patches predicted."""
         c = self.config
-        tokens, features = self.encoder.embed_patches(*self.encoder.features(batch.audio.data, batch.audio.lengths))
+        features, frames = self.encoder.features(batch.audio.data, batch.audio.lengths)
+        tokens, features = self.encoder.embed_patches(features, frames)
         mask = self.draw_mask(tokens, batch.draw, "mask")
         predicted = self.generative(self.run(tokens, mask).masked).float()
         patches = patchify(features, c.kernel, c.stride)
@@ -173,7 +172,7 @@ class SSASTObjective(nn.Module):
             hidden[row, mask.ids[row, real]] = 1.0
         scale, offset = 2 * c.norm_std, c.norm_mean
         original, rebuilt = (unpatchify(x, tokens.grid, c.kernel) * scale + offset for x in (patches, filled))
-        return original, unpatchify(hidden, tokens.grid, c.kernel).bool(), rebuilt
+        return Reconstruction(original, unpatchify(hidden, tokens.grid, c.kernel).bool(), rebuilt, frames)
 
 
 def gather(x: Tensor, ids: Tensor) -> Tensor:

@@ -1,0 +1,142 @@
+"""Settings that methods over patches of a spectrogram have in common.
+
+They are inherited one by one into the flat config of a method, which adds what its layers need.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, TypeVar
+
+from auricle.config import check_ranges
+from auricle.errors import ConfigError
+from auricle.nn.losses import SoftmaxOver
+from auricle.nn.patches import grid_size
+
+C = TypeVar("C", bound="PatchConfig")
+
+# Far above all that makes sense, and low enough that a forged file cannot ask for any amount of memory or time.
+_AT_MOST = {"width": 65_536, "depth": 1_000, "mel_bins": 4_096, "window_frames": 1_000_000}
+_MOST_WEIGHTS = 10**10
+
+
+@dataclass(frozen=True)
+class PatchConfig:
+    """A network of `depth` layers of `width` over the patches of a spectrogram, and its front end.
+
+    `window_frames` is the length the table of positions is made for; shorter clips use its first columns.
+    `attend_padding` lets padding take part and pads every clip to `window_frames`, as the official code of these
+    methods does; without it, a clip gives the same result whatever it is batched with.
+    `pad_normalised` pads with 0 after normalising (SUPERB's form), not with a log-mel of 0 before it.
+    `channel` is what is heard of a file with several: "mean", or a number from 0.
+    `pooling` is over the patch tokens ("mean"), or over the tokens before them ("prefix").
+    """
+
+    width: int = 192
+    depth: int = 12
+    sample_rate: int = 16000
+    channel: Literal["mean"] | int = "mean"
+    mel_bins: int = 128
+    norm_mean: float = -4.2677393
+    norm_std: float = 4.5689974
+    window_frames: int = 1024
+    patch_freq: int = 16
+    patch_time: int = 16
+    stride_freq: int = 16
+    stride_time: int = 16
+    finetune_stride_freq: int = 10
+    finetune_stride_time: int = 10
+    pooling: Literal["mean", "prefix"] = "mean"
+    attend_padding: bool = False
+    pad_normalised: bool = False
+    position_init: Literal["normal", "sincos"] = "normal"
+
+    def __post_init__(self) -> None:
+        check_ranges(
+            self,
+            positive=(
+                *("width", "depth", "mel_bins", "window_frames", "norm_std"),
+                *("patch_freq", "patch_time", "stride_freq", "stride_time"),
+                *("finetune_stride_freq", "finetune_stride_time"),
+            ),
+        )
+        if not 1000 <= self.sample_rate <= 768_000:
+            raise ConfigError(f"sample_rate must lie from 1,000 to 768,000 Hz, got {self.sample_rate}.")
+        if self.channel != "mean" and self.channel < 0:
+            raise ConfigError(f"channel must be 'mean' or the number of a channel, from 0, got {self.channel}.")
+        if not math.isfinite(self.norm_mean):
+            raise ConfigError(f"norm_mean must be a number, got {self.norm_mean}.")
+        for name, most in _AT_MOST.items():
+            if getattr(self, name) > most:
+                raise ConfigError(f"{name} must be at most {most:,}, got {getattr(self, name):,}.")
+        if (weights := self.depth * self.layer_weights()) > _MOST_WEIGHTS:
+            raise ConfigError(
+                f"width {self.width:,} and depth {self.depth:,} make {weights:,} weights; at most {_MOST_WEIGHTS:,}."
+            )
+        if self.mel_bins < self.patch_freq or self.window_frames < self.patch_time:
+            raise ConfigError(
+                f"a patch of {self.patch_freq}x{self.patch_time} does not fit into {self.mel_bins} mel bins x "
+                f"{self.window_frames} frames."
+            )
+
+    def layer_weights(self) -> int:
+        """About how many weights a layer has; a transformer block's by default."""
+        return 12 * self.width**2
+
+    @property
+    def kernel(self) -> tuple[int, int]:
+        return self.patch_freq, self.patch_time
+
+    @property
+    def stride(self) -> tuple[int, int]:
+        return self.stride_freq, self.stride_time
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """(f, t) of a clip of `window_frames`; the official code drops the frames after the last whole patch."""
+        rows, columns = grid_size((self.mel_bins, self.window_frames), self.kernel, self.stride)
+        if not self.attend_padding:
+            columns = 1 + math.ceil((self.window_frames - self.patch_time) / self.stride_time)
+        return rows, columns
+
+    def for_finetuning(self: C, frames: int) -> C:
+        """The same network with the denser strides of fine-tuning and a table of positions for `frames`."""
+        return dataclasses.replace(
+            self,
+            stride_freq=self.finetune_stride_freq,
+            stride_time=self.finetune_stride_time,
+            window_frames=max(frames, self.patch_time),
+        )
+
+
+@dataclass(frozen=True)
+class MaskedPatchConfig(PatchConfig):
+    """A network over patches and SSAST's pretext task: masked patches are told apart and reconstructed.
+
+    `mask_count` tokens of a whole window are masked if it is above 0, the same share of a shorter clip; otherwise the
+    share `mask_ratio` of a clip's own tokens.
+
+    `compat=official` among the settings stands for the quirks of the official code in `COMPAT`; each is an option of
+    its own, and one that is given beside it wins.
+    """
+
+    COMPAT: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "official": {"channel": 0, "attend_padding": True, "mask_sampler": "official", "passes": 2}
+    }
+
+    task: Literal["joint", "discriminative", "generative"] = "joint"
+    mask_count: int = 0
+    mask_ratio: float = 0.78
+    mask_sampler: Literal["cluster", "random", "official"] = "cluster"
+    passes: Literal[1, 2] = 1
+    generative_weight: float = 10.0
+    softmax_over: SoftmaxOver = "predictions"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_ranges(self, not_negative=("mask_count", "generative_weight"))
+        if not 0 < self.mask_ratio < 1:
+            raise ConfigError(f"mask_ratio must lie between 0 and 1, got {self.mask_ratio}.")
