@@ -251,7 +251,10 @@ def input_statistics(model: str, data: Data, seed: int = 0) -> dict[str, float]:
     method = model if model in method_names() else next((m for m in method_names() if model.startswith(f"{m}-")), model)
     module = get_method(method)
     config = get_preset(method, module.DEFAULT_PRESET if model == method else model).model
-    mean, std = _pretrain.measure_statistics(module, config, read_data(data, keep_going=True).items, seed)
+    frontend = module.build_frontend(config)
+    if frontend is None:
+        raise ConfigError(f"{method} measures nothing of its input; name another method.")
+    mean, std = _pretrain.measure_statistics(frontend, config, read_data(data, keep_going=True).items, seed)
     return {"norm_mean": mean, "norm_std": std}
 
 

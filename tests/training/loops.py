@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from auricle.data.loader import Loader
 from auricle.training import pretrain
+from auricle.training.job import Job
 from auricle.training.log import Console
-from auricle.training.loop import Job
 
 CPU = torch.device("cpu")
 QUIET = Console(quiet=True)

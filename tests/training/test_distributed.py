@@ -264,9 +264,9 @@ def test_a_signal_to_torchrun_saves_one_step_and_ends_all(
 
 def spoil_the_second() -> None:
     """The loss of the second process is NaN from its third step on."""
-    from auricle.training import loop
+    from auricle.training import step
 
-    forward, calls = loop.forward, []
+    forward, calls = step.forward, []
 
     def spoiled(*arguments: Any) -> dict[str, Tensor]:
         result = forward(*arguments)
@@ -274,7 +274,7 @@ def spoil_the_second() -> None:
         return result | {"loss": result["loss"] * math.nan} if len(calls) > 2 else result
 
     if os.environ["RANK"] == "1":
-        loop.forward = spoiled  # type: ignore[assignment]
+        step.forward = spoiled  # type: ignore[assignment]
 
 
 def fill_the_disk() -> None:

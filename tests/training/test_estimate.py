@@ -14,7 +14,7 @@ import torch
 
 from auricle.errors import ConfigError
 from auricle.methods import get_method
-from auricle.training import estimate, finetune, loop, pretrain
+from auricle.training import estimate, finetune, planning, pretrain, step
 from auricle.training.memory import enough_memory
 
 
@@ -42,7 +42,7 @@ def test_a_pretraining_is_counted_without_being_begun(tones: Path, monkeypatch: 
     assert number(text, "steps") == 3 * per_epoch
 
     monkeypatch.setattr(estimate, "measure", lambda *job: (0.5, 0.0))
-    assert number(estimate.pretraining(plan, max_minutes=10), "steps") == int(600 * loop.PLANNED_SHARE / 0.5)
+    assert number(estimate.pretraining(plan, max_minutes=10), "steps") == int(600 * planning.PLANNED_SHARE / 0.5)
 
 
 def test_a_finetuning_is_counted_without_being_begun(tones: Path, pretrained: Path) -> None:
@@ -68,7 +68,7 @@ def test_a_batch_is_extrapolated_from_one_and_two_clips(tones: Path, monkeypatch
     module, loader = pretrain.build(plan), pretrain.build_loader(plan)
     seen: list[int] = []
     monkeypatch.setattr(
-        estimate, "forward", lambda m, batch, *rest: (seen.append(len(batch)), loop.forward(m, batch, *rest))[1]
+        estimate, "forward", lambda m, batch, *rest: (seen.append(len(batch)), step.forward(m, batch, *rest))[1]
     )
     seconds, kept = estimate.measure(module, loader, plan.train, 0, torch.device("cpu"))
     assert set(seen) == {1, 2}
@@ -109,7 +109,7 @@ def test_memory_that_runs_out_is_one_sentence_of_advice(
     monkeypatch.setattr(estimate, "forward", fail)
     outcome = cli(*command, "--dry-run")
     assert (outcome.code, outcome.err) == (2, expected)
-    monkeypatch.setattr(loop, "forward", fail)
+    monkeypatch.setattr(step, "forward", fail)
     outcome = cli(*command)
     assert (outcome.code, outcome.err) == (2, expected)
 

@@ -21,12 +21,14 @@ from auricle.data.batch import Batch
 from auricle.data.loader import Loader
 from auricle.errors import NonFiniteLoss
 from auricle.training import checkpoint as ckpt
-from auricle.training import finetune, loop, pretrain
-from auricle.training.loop import Job, Progress, train
+from auricle.training import finetune, pretrain
+from auricle.training.job import Job, Progress
+from auricle.training.loop import train
 from auricle.training.optim import (
     build_optimizer,
 )
 from auricle.training.run import read_metrics
+from auricle.training.step import forward, take_step
 
 # Learning -----------------------------------------------------------------------------------------------------------
 
@@ -163,7 +165,7 @@ def gradients(job: Job, accumulate: int) -> tuple[dict[str, Tensor], dict[str, f
     optimizer = build_optimizer(job.module, config)
     batch = next(iter(dataclasses.replace(job).loader))
     job.loader.load_state_dict({"position": 0})
-    scalars = loop._step(job, job.module, optimizer, batch, Progress(total=10), "fp32")
+    scalars = take_step(job, job.module, optimizer, batch, Progress(total=10), "fp32")
     return {n: p.grad.clone() for n, p in job.module.named_parameters() if p.grad is not None}, scalars
 
 
@@ -192,7 +194,7 @@ def test_accumulation_gives_the_gradients_of_the_whole_batch(
 def test_clipping_limits_the_norm_of_the_step(tones: Path, tmp_path: Path) -> None:
     job = job_of(tones, tmp_path, clip_norm=0.01)
     optimizer = build_optimizer(job.module, job.config)
-    scalars = loop._step(job, job.module, optimizer, next(iter(job.loader)), Progress(total=10), "fp32")
+    scalars = take_step(job, job.module, optimizer, next(iter(job.loader)), Progress(total=10), "fp32")
     norm = torch.cat([p.grad.flatten() for p in job.module.parameters() if p.grad is not None]).norm()
     assert scalars["grad_norm"] > 0.1
     assert float(norm) == pytest.approx(0.01, rel=1e-3)
@@ -212,7 +214,7 @@ def test_no_global_generator_is_moved(tones: Path, pretrained: Path, tmp_path: P
     iterator = iter(job.loader)
     batch = next(iterator)
     assert global_states() == before, "a batch"
-    loop._step(job, job.module, build_optimizer(job.module, job.config), batch, Progress(total=10), "fp32")
+    take_step(job, job.module, build_optimizer(job.module, job.config), batch, Progress(total=10), "fp32")
     assert global_states() == before, "a step"
     finetune.finetune(finetune.plan(pretrained, [tones], steps=4), tmp_path / "run", quiet=True)
     assert global_states() == before, "a fine-tuning with validation"
@@ -242,7 +244,7 @@ def test_dropout_is_drawn_from_seed_step_and_micro_batch(tones: Path, tmp_path: 
 
     def drawn(*keys: int) -> list[float]:
         torch.manual_seed(len(seen))
-        seen.append(loop.forward(Dropping(), batch, 0.0, keys, "fp32")["drawn"].tolist())  # type: ignore[arg-type]
+        seen.append(forward(Dropping(), batch, 0.0, keys, "fp32")["drawn"].tolist())  # type: ignore[arg-type]
         return seen[-1]
 
     seen: list[list[float]] = []

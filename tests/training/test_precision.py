@@ -16,13 +16,16 @@ from torch import Tensor, nn
 from auricle.data.batch import Batch
 from auricle.errors import ConfigError, NonFiniteLoss
 from auricle.training import checkpoint as ckpt
-from auricle.training import loop, precision
-from auricle.training.loop import Job, Progress, train
+from auricle.training import precision
+from auricle.training import step as steps
+from auricle.training.job import Job, Progress
+from auricle.training.loop import train
 from auricle.training.optim import (
     build_optimizer,
 )
 from auricle.training.precision import has_fast_bf16, next_scale, resolve_precision
 from auricle.training.run import read_metrics
+from auricle.training.step import take_step
 
 # Precision ----------------------------------------------------------------------------------------------------------
 
@@ -62,7 +65,7 @@ def test_fp16_trains_and_its_scale_does_not_change_the_gradient(tones: Path, tmp
     for scale in (1.0, 2.0**6):
         job, progress = job_of(tones, tmp_path), Progress(total=10, loss_scale=scale)
         batch, optimizer = next(iter(job.loader)), build_optimizer(job.module, job.config)
-        norms.append(loop._step(job, job.module, optimizer, batch, progress, "fp16")["grad_norm"])
+        norms.append(take_step(job, job.module, optimizer, batch, progress, "fp16")["grad_norm"])
     assert norms[0] == pytest.approx(norms[1], rel=1e-2)
     job = dataclasses.replace(job_of(tones, tmp_path / "run", steps=40, lr=3e-3, precision="fp16"), checkpoint_every=40)
     train(job, QUIET)
@@ -101,7 +104,7 @@ def test_an_overflow_in_fp16_skips_the_step_and_nothing_else(tones: Path, tmp_pa
 
 
 def test_a_scale_that_collapses_stops_the_run(tones: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "LEAST_SCALE", precision.FIRST_SCALE / 4)
+    monkeypatch.setattr(steps, "LEAST_SCALE", precision.FIRST_SCALE / 4)
     job = job_of(tones, tmp_path, precision="fp16")
     overflow(job.module, *range(1, 9))
     with pytest.raises(NonFiniteLoss, match="a gradient is not finite at step 3"):

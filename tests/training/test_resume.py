@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from launch import Command, run_and_kill
 
 from auricle.evaluation import pages
-from auricle.training import loop, pretrain
+from auricle.training import loop, planning, pretrain
 from auricle.training.checkpoint import steps_saved
+from auricle.training.job import Job
+from auricle.training.planning import Costs
 from auricle.training.run import locked
+from launch import Command, run_and_kill
 
 STEPS = 30
 PRETRAIN = ("--preset", "test", "--steps", STEPS, "--checkpoint-every", 2, "--set", "validate_every=7")
@@ -288,7 +290,7 @@ def test_minutes_are_turned_into_steps_once(
 ) -> None:
     run = tmp_path / "run"
     command = ("pretrain", "ssast", tones, "--preset", "test", "--checkpoint-every", 4, "--out", run)
-    monkeypatch.setattr(loop, "seconds_per_step", lambda job: 2.0)
+    monkeypatch.setattr(planning, "measure_costs", lambda job: Costs(2.0))
     assert cli(*command, "--max-minutes", 1).code == 0
     budget = json.loads((run / "budget.json").read_text())
     # 60 s, of which 93 % are planned with, less what planning itself took.
@@ -297,7 +299,7 @@ def test_minutes_are_turned_into_steps_once(
     assert max(steps_saved(run)) == budget["steps"]
 
     shutil.rmtree(run / f"step-{budget['steps']:06d}")
-    monkeypatch.setattr(loop, "seconds_per_step", lambda job: pytest.fail("measured again"))
+    monkeypatch.setattr(planning, "measure_costs", lambda job: pytest.fail("measured again"))
     assert cli(*command, "--max-minutes", 3).code == 0
     assert json.loads((run / "budget.json").read_text()) == budget
     assert max(steps_saved(run)) == budget["steps"]
@@ -313,7 +315,7 @@ def test_the_deadline_ends_a_run_that_became_slow(
 ) -> None:
     run = tmp_path / "run"
     command = ("pretrain", "ssast", tones, "--preset", "test", "--out", run)
-    monkeypatch.setattr(loop, "_plan_steps", lambda job, console: 10_000)
+    monkeypatch.setattr(loop, "plan_steps", lambda job, console: 10_000)
     end = cli(*command, "--max-minutes", 0.01)
     assert end.code == 0
     done = max(steps_saved(run))
@@ -325,7 +327,7 @@ def test_a_run_that_time_ended_is_finished_by_the_same_command(
     tones: Path, tmp_path: Path, cli: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     command = ("pretrain", "ssast", tones, "--preset", "test", "--checkpoint-every", 5, "--out")
-    monkeypatch.setattr(loop, "seconds_per_step", lambda job: 1.0)
+    monkeypatch.setattr(planning, "measure_costs", lambda job: Costs(1.0))
     assert cli(*command, tmp_path / "whole", "--max-minutes", 0.5).code == 0
     steps = max(steps_saved(tmp_path / "whole"))
 
@@ -348,18 +350,19 @@ def test_trial_steps_leave_no_trace_in_the_run_that_follows(
 ) -> None:
     timed, given = tmp_path / "timed", tmp_path / "given"
     command = ("pretrain", "ssast", tones, "--preset", "test", "--out")
-    measure = loop.seconds_per_step
-    measured = []
+    measure = planning.measure_costs
+    measured: list[Costs] = []
 
-    def slower(job: loop.Job) -> float:
+    def slower(job: Job) -> Costs:
         measured.append(measure(job))
-        return 3.0
+        return Costs(3.0)
 
-    monkeypatch.setattr(loop, "TRIAL_SECONDS", 0.05)
-    monkeypatch.setattr(loop, "seconds_per_step", slower)
+    monkeypatch.setattr(planning, "TRIAL_SECONDS", 0.05)
+    monkeypatch.setattr(planning, "measure_costs", slower)
     assert cli(*command, timed, "--max-minutes", 1).code == 0
     assert len(measured) == 1
-    assert 0 < measured[0] < 1
+    assert 0 < measured[0].step < 1
+    assert 0 < measured[0].save < 1
     steps = json.loads((timed / "budget.json").read_text())["steps"]
     assert cli(*command, given, "--steps", steps).code == 0
     assert_same(timed, given, steps)

@@ -10,7 +10,6 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,17 +19,18 @@ from auricle.config import TrainConfig
 from auricle.data.batch import Batch
 from auricle.data.loader import Key, Loader
 from auricle.errors import plural
-from auricle.methods.base import Method
+from auricle.methods.base import Method, MethodConfig, Trainable
 from auricle.training import finetune, pretrain
-from auricle.training.loop import PLANNED_SHARE, TRIAL_SECONDS, forward
 from auricle.training.memory import enough_memory
 from auricle.training.optim import build_optimizer
+from auricle.training.planning import PLANNED_SHARE, TRIAL_SECONDS
 from auricle.training.precision import resolve_precision
+from auricle.training.step import forward
 
 MB = 2**20
 
 
-def parameters(method: Method, config: Any) -> int:
+def parameters(method: Method, config: MethodConfig) -> int:
     """Parameters of a configuration's encoder, counted without allocating them."""
     with torch.device("meta"):
         return sum(p.numel() for p in method.build_encoder(config).parameters())
@@ -48,12 +48,11 @@ def finetuning(plan: finetune.FinetunePlan, max_minutes: float = 0.0) -> str:
         return _estimate(finetune.build(plan), finetune.build_loader(plan), plan.train, plan.seed, max_minutes)
 
 
-def _estimate(module: nn.Module, loader: Loader, config: TrainConfig, seed: int, max_minutes: float) -> str:
+def _estimate(module: Trainable, loader: Loader, config: TrainConfig, seed: int, max_minutes: float) -> str:
     device = pretrain.pick_device()
     module.to(device)
     count = sum(p.numel() for p in module.parameters())
-    encoder: Any = module.encoder
-    inside = sum(p.numel() for p in encoder.parameters())
+    inside = sum(p.numel() for p in module.encoder.parameters())
     parts = f"{inside:,} in the encoder, {count - inside:,} in heads"
     seconds, activations = measure(module, loader, config, seed, device)
     clips = -(-loader.batch_size // config.accumulate)
@@ -79,7 +78,7 @@ def _estimate(module: nn.Module, loader: Loader, config: TrainConfig, seed: int,
 
 
 def measure(
-    module: nn.Module, loader: Loader, config: TrainConfig, seed: int, device: torch.device
+    module: Trainable, loader: Loader, config: TrainConfig, seed: int, device: torch.device
 ) -> tuple[float, float]:
     """Seconds of a step, and bytes that the forward pass of a micro-batch keeps for the backward pass.
 
@@ -91,7 +90,7 @@ def measure(
     longest = np.argsort(-lengths, kind="stable")[:2].tolist()
     begin = time.monotonic()
     batch = loader.collate([loader.dataset[Key(0, n, longest[n % len(longest)])] for n in range(2)])
-    # As in `loop.seconds_per_step`: half of the reading is done again in later epochs.
+    # As in `planning.measure_costs`: half of the reading is done again in later epochs.
     reading = 0.0 if loader.workers else 0.25 * loader.batch_size * (time.monotonic() - begin)
     clips = -(-loader.batch_size // config.accumulate)
     sizes = (1, 2) if clips > 2 else (clips,)
@@ -117,7 +116,7 @@ def _extrapolate(values: Mapping[int, float], size: int) -> float:
     return float(values[1] + max(0, values[2] - values[1]) * (size - 1))
 
 
-def _forward_backward(module: nn.Module, batch: Batch, seed: int, precision: str) -> int:
+def _forward_backward(module: Trainable, batch: Batch, seed: int, precision: str) -> int:
     """One forward and backward pass; returns the bytes that autograd kept in between, the module's own left out."""
     own = {p.untyped_storage().data_ptr() for p in module.parameters()}
     kept: dict[int, int] = {}

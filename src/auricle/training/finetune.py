@@ -22,12 +22,14 @@ from auricle.data.randomness import torch_seed
 from auricle.data.splits import Fold, folds, holdout
 from auricle.errors import CheckpointError, ConfigError, DataError, did_you_mean, plural
 from auricle.methods import find_preset, get_method, get_preset, get_recipe
+from auricle.methods.base import MethodConfig
 from auricle.tasks.classification import Classifier
 from auricle.training import checkpoint as ckpt
 from auricle.training.averaging import WeightAverage
 from auricle.training.distributed import Group, processes
+from auricle.training.job import Job
 from auricle.training.log import Console
-from auricle.training.loop import Job, train
+from auricle.training.loop import train
 from auricle.training.memory import enough_memory
 from auricle.training.precision import resolve_precision
 from auricle.training.pretrain import pick_device, report_bad_files, report_skipped
@@ -54,7 +56,7 @@ class FinetunePlan:
     method: str
     preset: str
     recipe: str
-    model: Any
+    model: MethodConfig
     train: TrainConfig
     manifest: Manifest
     labels: Labels

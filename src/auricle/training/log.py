@@ -5,6 +5,8 @@ from __future__ import annotations
 import resource
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console as RichConsole
@@ -51,6 +53,16 @@ class Console:
             print(f"warning: {text}", file=sys.stderr)
         else:
             self.say(f"warning: {text}")
+
+    @contextmanager
+    def hushed(self) -> Iterator[None]:
+        """Nothing is shown inside, not even warnings: what is only tried out has nothing to tell."""
+        before = self.silent, self.rich.quiet
+        self.silent = self.rich.quiet = True
+        try:
+            yield
+        finally:
+            self.silent, self.rich.quiet = before
 
     def start(self, step: int, total: int, precision: str, processes: int = 1) -> None:
         """A training begins at `step`."""

@@ -13,8 +13,8 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import nn
 
+from auricle.audio.frontends import Frontend
 from auricle.config import TrainConfig, from_dict, load_yaml, override, refuse_unused, to_dict
 from auricle.data.batch import Batch
 from auricle.data.formats import Data, read_data
@@ -24,13 +24,14 @@ from auricle.data.randomness import generator, torch_seed
 from auricle.errors import AudioError, CheckpointError, ConfigError, DataError, plural
 from auricle.files import write_text
 from auricle.methods import get_method, get_preset
-from auricle.methods.base import Method
+from auricle.methods.base import AudioEncoder, Method, MethodConfig, Objective, Trainable
 from auricle.training import checkpoint as ckpt
 from auricle.training.distributed import Group, processes
+from auricle.training.job import Job, Progress
 from auricle.training.log import Console
-from auricle.training.loop import Job, Progress, train
+from auricle.training.loop import train
 from auricle.training.memory import enough_memory
-from auricle.training.run import claimed, read_json, read_metrics
+from auricle.training.run import claimed, read_metrics
 from auricle.training.tracking import trackers
 
 STATISTICS = {"norm_mean", "norm_std"}
@@ -57,7 +58,7 @@ class Monitor(Protocol):
 
     facts: dict[str, Any]
 
-    def __call__(self, encoder: Any) -> dict[str, float]: ...
+    def __call__(self, encoder: AudioEncoder) -> dict[str, float]: ...
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class PretrainPlan:
 
     method: str
     preset: str
-    model: Any
+    model: MethodConfig
     train: TrainConfig
     manifest: Manifest
     train_items: tuple[Item, ...]
@@ -132,7 +133,7 @@ def plan(
                 f"it takes a pretraining checkpoint of {method}."
             )
         base = from_dict(module.CONFIG, start.config["model"], str(start.path))
-    model, train_config = override((base, chosen.pretrain), settings)  # type: ignore[type-var]
+    model, train_config = override((base, chosen.pretrain), settings)
     refuse_unused(train_config, settings, FOR_FINETUNING, "pretraining")
     if start is not None:
         named = override((chosen.model, chosen.pretrain), settings)[0]
@@ -144,14 +145,15 @@ def plan(
             train_config = dataclasses.replace(train_config, crop_seconds=window)
     manifest = read_data(data).hearing(model.channel)
     train_items, val_items = hold_out(manifest.items, train_config.val_fraction, seed)
-    measured = start is None and not STATISTICS & set(settings)
-    if measured:
-        mean, std = measure_statistics(module, model, train_items, seed)
+    frontend = module.build_frontend(model)
+    measured = start is None and frontend is not None and not STATISTICS & set(settings)
+    if measured and frontend is not None:
+        mean, std = measure_statistics(frontend, model, train_items, seed)
         model = dataclasses.replace(model, norm_mean=mean, norm_std=std)
     return PretrainPlan(method, preset, model, train_config, manifest, train_items, val_items, seed, start, measured)
 
 
-def check_same_network(model: Any, preset: Any, checkpoint: str, wanted: str) -> None:
+def check_same_network(model: MethodConfig, preset: MethodConfig, checkpoint: str, wanted: str) -> None:
     """Refuse to mix a checkpoint's network with the recipe of another one; input statistics may differ.
 
     Raises:
@@ -168,21 +170,20 @@ def check_same_network(model: Any, preset: Any, checkpoint: str, wanted: str) ->
         )
 
 
-def window_seconds(method: Method, config: Any) -> float:
+def window_seconds(method: Method, config: MethodConfig) -> float:
     """Length of the encoder's window, found without allocating it."""
     with torch.device("meta"):
         encoder = method.build_encoder(config)
     return float(encoder.window_samples / encoder.sample_rate)
 
 
-def build(plan: PretrainPlan) -> nn.Module:
+def build(plan: PretrainPlan) -> Objective:
     """The objective with its initial weights, drawn from the seed or taken from the checkpoint."""
     method = get_method(plan.method)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(torch_seed(plan.seed, "init"))
         if plan.init is None:
-            fresh: nn.Module = method.build_objective(plan.model)
-            return fresh
+            return method.build_objective(plan.model)
         return ckpt.restore(lambda: method.build_objective(plan.model), plan.init.weights(), str(plan.init.path))
 
 
@@ -237,6 +238,12 @@ def pretrain(
         heard = [*plan.val_items, *plan.train_items][:MONITOR_CLIPS]
         batches = fixed_batch(plan.val_items or heard, loader), fixed_batch(heard, loader)
         module = build(plan)
+
+        def look(trained: Trainable) -> dict[str, float]:
+            assert isinstance(trained, Objective)
+            found = validate(trained, *batches, part, device, console)
+            return found | (monitor(trained.encoder) if monitor else {})
+
         job = Job(
             module=module,
             loader=loader,
@@ -249,11 +256,8 @@ def pretrain(
                 "preset": plan.preset,
                 "model": to_dict(plan.model),
             },
-            validate=lambda module: (
-                validate(module, *batches, part, device, console) | (monitor(module.encoder) if monitor else {})
-            ),
+            validate=look,
             score_metric=f"{part}_score",
-            validation_seconds=group.on_first(lambda: _look_first(run, module.to(device), monitor)) if monitor else 0.0,
             max_minutes=max_minutes,
             checkpoint_every=checkpoint_every,
             trackers=trackers(track, run, group, console),
@@ -262,42 +266,39 @@ def pretrain(
             device=device,
             started=time.monotonic() if started is None else started,
         )
+        if monitor:
+            group.on_first(lambda: _look_first(run, module.to(device), monitor))
         progress = train(job, console)
         report_bad_files(progress, console)
     return run
 
 
-def _look_first(run: Path, module: nn.Module, monitor: Monitor) -> float:
-    """Log what the monitor says of the initial weights, unless it was; returns the seconds that takes."""
+def _look_first(run: Path, module: Objective, monitor: Monitor) -> None:
+    """Log what the monitor says of the initial weights, unless it was."""
     rows, path = read_metrics(run), run / MONITOR_FILE
     if path.exists() and any(row["step"] == 0 for row in rows):
-        return float(read_json(path).get("seconds", 0.0))
-    monitor(module.encoder)  # Reads the clips, which later calls do not.
-    begin = time.monotonic()
+        return
     first = {"step": 0, **monitor(module.encoder)}
-    seconds = time.monotonic() - begin
-    write_text(path, json.dumps({**monitor.facts, "seconds": round(seconds, 3)}, indent=1) + "\n")
+    write_text(path, json.dumps(monitor.facts, indent=1) + "\n")
     kept = [row for row in rows if row["step"] != 0]
     write_text(run / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in [first, *kept]))
-    return seconds
 
 
 def validate(
-    module: nn.Module, batch: Batch, heard: Batch, part: str, device: torch.device, console: Console
+    module: Objective, batch: Batch, heard: Batch, part: str, device: torch.device, console: Console
 ) -> dict[str, float]:
     """The loss of `batch` under fixed masks, and whether embeddings still tell the clips of `heard` apart.
 
     `part` is what the clips of `batch` are: the losses are called `val_loss` or `train_loss` by it.
     """
     batch, heard = batch.to(device), heard.to(device)
-    losses = module(batch, 1.0)
-    result = {f"{part}_{k}": float(v) for k, v in losses.items() if k != "weight"}
-    if not math.isfinite(result[f"{part}_loss"]):
+    losses = {name: float(value) for name, value in module(batch, 1.0).items() if name != "weight"}
+    result = {f"{part}_{name}": value for name, value in losses.items()}
+    if not math.isfinite(losses["loss"]):
         # The loop stops at that; embeddings that are not finite have no rank.
         return result
-    # What SSAST's authors watch: the contrastive accuracy, or the reconstruction where nothing is contrasted.
-    result[f"{part}_score"] = result.get(f"{part}_accuracy", -result[f"{part}_loss"])
-    signs: dict[str, float] = module.monitor(heard)  # type: ignore[operator]
+    result[f"{part}_score"] = module.score(losses)
+    signs = module.monitor(heard)
     if len(heard) >= ENOUGH_FOR_RANK and signs["effective_rank"] < COLLAPSED_RANK:
         console.warn(
             f"embeddings have collapsed (effective rank {signs['effective_rank']:.1f} over "
@@ -330,14 +331,14 @@ def hold_out(items: Sequence[Item], fraction: float, seed: int) -> tuple[tuple[I
     return tuple(i for i in items if i.id not in held), tuple(i for i in items if i.id in held)
 
 
-def measure_statistics(method: Method, config: Any, items: Sequence[Item], seed: int) -> tuple[float, float]:
-    """Mean and standard deviation of the log-mel values of up to STATISTICS_CLIPS clips.
+def measure_statistics(
+    frontend: Frontend, config: MethodConfig, items: Sequence[Item], seed: int
+) -> tuple[float, float]:
+    """Mean and standard deviation of what a front end makes of up to STATISTICS_CLIPS clips.
 
     Raises:
         DataError: none of the clips can be read, or they are silent.
     """
-    with torch.random.fork_rng(devices=[]):
-        frontend = method.build_encoder(dataclasses.replace(config, depth=1)).frontend
     rng = generator(seed, "statistics")
     chosen = rng.permutation(len(items))[:STATISTICS_CLIPS]
     count, total, squares = 0, 0.0, 0.0
