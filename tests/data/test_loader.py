@@ -232,9 +232,11 @@ def test_partners_are_other_clips_with_their_targets_and_travel_with_their_row(i
             assert torch.equal(part.audio.data, partner.audio.data[2:5])
         assert batch.partners[0].ids != batch.partners[1].ids
     assert len(seen) > len(items) // 2
-    # Rows of a batch of one draw the partners that rows of a large batch draw.
-    single = take(make(items, partners=2, mixup=0.0, batch_size=1), 7)
-    assert [b.partners[1].ids[0] for b in single] == list(batches[0].partners[1].ids)
+    # What is drawn for a sample does not depend on the batch it is in.
+    drawn = {b.draw.indices[0]: b.partners[1].ids[0] for b in take(make(items, partners=2, mixup=0.0, batch_size=1), 7)}
+    whole = take(make(items, partners=2, mixup=0.0, batch_size=len(items)), 1)[0]
+    ids = dict(zip(whole.draw.indices, whole.partners[1].ids, strict=True))
+    assert drawn == {index: ids[index] for index in drawn}
 
 
 def test_central_crops_are_the_middle_of_a_clip(tmp_path: Path) -> None:
