@@ -23,7 +23,7 @@ class DataclassInstance(Protocol):
 
 
 ALL_KEYS = "auricle info PRESET shows all keys"
-_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}
 
 C = TypeVar("C", bound=DataclassInstance)
 D = TypeVar("D", bound=DataclassInstance)
@@ -36,7 +36,8 @@ class TrainConfig:
     `batch_size` is the global batch: what one optimizer step sees over all processes and accumulated micro-batches.
     A step budget is `steps`, or `epochs` when `steps` is 0. Schedules are described in `auricle.training.optim`:
     `warmup`, `decay_start` and `decay_every` are fractions of the budget, but epochs where `schedule` is "multistep".
-    `warmup_steps` is SSAST's own warm-up, in steps.
+    `warmup_steps` is SSAST's own warm-up, in steps. Optimizers, `decay_tokens` and `layer_decay` are described there,
+    too; where `final_weight_decay` is given, the weight decay moves to it on a cosine.
 
     For fine-tuning: `loss` is cross-entropy over classes that exclude each other, or one yes-or-no question per class;
     "auto" takes the first to tell classes apart, the second for tagging. `head` reads the pooled output, or a learned
@@ -51,13 +52,16 @@ class TrainConfig:
     accumulate: int = 1
     crop_seconds: float = 10.24
     window_seconds: float = 0.0
-    optimizer: Literal["adamw", "adam"] = "adamw"
+    optimizer: Literal["adamw", "adamw-hf", "adam", "sgd"] = "adamw"
     lr: float = 1e-3
     head_lr_factor: float = 1.0
+    layer_decay: float = 1.0
     betas: tuple[float, float] = (0.9, 0.98)
     weight_decay: float = 0.01
+    final_weight_decay: float | None = None
+    decay_tokens: bool = False
     clip_norm: float = 1.0
-    schedule: Literal["cosine", "step", "constant", "multistep", "plateau"] = "cosine"
+    schedule: Literal["cosine", "dino", "step", "constant", "multistep", "plateau"] = "cosine"
     warmup: float = 0.1
     warmup_steps: int = 0
     final_lr: float = 0.02
@@ -81,7 +85,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         check_ranges(
             self,
-            positive=("batch_size", "accumulate", "crop_seconds", "lr", "decay_every", "decay_factor"),
+            positive=("batch_size", "accumulate", "crop_seconds", "lr", "layer_decay", "decay_every", "decay_factor"),
             not_negative=(
                 *(
                     "steps",
@@ -104,6 +108,8 @@ class TrainConfig:
         first, last = self.average_epochs
         if self.average_epochs != (0, 0) and not 1 <= first <= last:
             raise ConfigError(f"average_epochs must be a first and a last epoch, from 1 on, got {first}, {last}.")
+        if self.final_weight_decay is not None and not 0 <= self.final_weight_decay < math.inf:
+            raise ConfigError(f"final_weight_decay must be 0 or above, got {self.final_weight_decay}.")
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ConfigError(f"betas must lie from 0 to below 1, got {', '.join(map(str, self.betas))}.")
 
@@ -231,9 +237,9 @@ def override(
 
 # Which schedules read a setting; those that are not here are read under all of them.
 _SCHEDULES = {
-    "warmup": ("cosine", "step", "constant"),
+    "warmup": ("cosine", "dino", "step", "constant"),
     "warmup_steps": ("multistep", "plateau"),
-    "final_lr": ("cosine",),
+    "final_lr": ("cosine", "dino"),
     "decay_start": ("step", "multistep"),
     "decay_every": ("step", "multistep"),
     "decay_factor": ("step", "multistep", "plateau"),

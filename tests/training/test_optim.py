@@ -13,6 +13,8 @@ from loops import equal, weights_of
 from torch import nn
 
 from auricle.config import TrainConfig
+from auricle.errors import ConfigError
+from auricle.training.adamw import AdamWThenDecay
 from auricle.training.optim import (
     Clock,
     build_optimizer,
@@ -20,6 +22,8 @@ from auricle.training.optim import (
     load_optimizer,
     optimizer_tensors,
     plateaus,
+    set_rates,
+    weight_decay,
 )
 
 
@@ -56,6 +60,72 @@ def test_constant_schedule_and_no_warm_up() -> None:
     assert [factor(s, 10, schedule="constant", warmup=0.2) for s in range(10)] == [0.5] + 9 * [1.0]
     assert factor(0, 10, schedule="constant", warmup=0.0) == 1.0
     assert factor(0, 1, schedule="cosine", warmup=0.1) == 1.0
+
+
+def test_a_dino_schedule_begins_at_zero_and_reaches_the_full_rate_at_the_end_of_its_warm_up() -> None:
+    rates = [factor(step, 20, schedule="dino", warmup=0.25, final_lr=0.1) for step in range(20)]
+    assert rates[:6] == pytest.approx([0, 0.25, 0.5, 0.75, 1, 1])
+    assert rates[5:] == pytest.approx([0.1 + 0.9 * (1 + math.cos(math.pi * i / 15)) / 2 for i in range(15)])
+    assert factor(0, 20, schedule="dino", warmup=0.05) == 0
+
+
+def test_weight_decay_is_constant_or_on_a_cosine() -> None:
+    assert weight_decay(Clock(7, 20), TrainConfig(weight_decay=0.3)) == 0.3
+    moving = TrainConfig(weight_decay=0.04, final_weight_decay=0.4)
+    assert weight_decay(Clock(0, 20), moving) == pytest.approx(0.04)
+    assert weight_decay(Clock(10, 20), moving) == pytest.approx(0.22)
+
+
+def test_rates_reach_the_groups_by_their_factors() -> None:
+    module = nn.Module()
+    module.body, module.head = nn.Linear(3, 2), nn.Linear(2, 4)
+    optimizer = build_optimizer(module, TrainConfig(head_lr_factor=10.0))
+    set_rates(optimizer, 0.5, 0.2)
+    found = {(g["lr"], g["weight_decay"]) for g in optimizer.param_groups}
+    assert found == {(0.5, 0.2), (0.5, 0.0), (5.0, 0.2), (5.0, 0.0)}
+
+
+def test_layers_learn_the_slower_the_earlier_they_come() -> None:
+    module = nn.Module()
+    module.encoder = nn.Module()
+    module.encoder.patch, module.encoder.norm = nn.Linear(2, 2), nn.LayerNorm(2)
+    module.encoder.blocks = nn.ModuleList(nn.Linear(2, 2) for _ in range(3))
+    module.head = nn.Linear(2, 2)
+    optimizer = build_optimizer(module, TrainConfig(layer_decay=0.5))
+    names = {id(p): name for name, p in module.named_parameters() if name.endswith("bias")}
+    found = {names[id(p)]: g["factor"] for g in optimizer.param_groups for p in g["params"] if id(p) in names}
+    assert found == {
+        "encoder.patch.bias": 0.125,
+        "encoder.blocks.0.bias": 0.125,
+        "encoder.blocks.1.bias": 0.25,
+        "encoder.blocks.2.bias": 0.5,
+        "encoder.norm.bias": 0.5,
+        "head.bias": 1.0,
+    }
+    with pytest.raises(ConfigError, match="layer_decay needs a network whose layers are named blocks"):
+        build_optimizer(nn.Linear(2, 2), TrainConfig(layer_decay=0.5))
+
+
+def test_tokens_are_decayed_if_asked_for() -> None:
+    module = nn.Linear(3, 2)
+    module.token = nn.Parameter(torch.zeros(1, 1, 3))
+    for asked in (False, True):
+        groups = build_optimizer(module, TrainConfig(decay_tokens=asked)).param_groups
+        assert [g["decays"] for g in groups if any(p is module.token for p in g["params"])] == [asked]
+
+
+def test_adam_then_decay_by_hand() -> None:
+    weight = nn.Parameter(torch.tensor([1.0, -2.0]))
+    optimizer = AdamWThenDecay([weight], lr=0.1, betas=(0.9, 0.999), weight_decay=0.5)
+    for gradient in (torch.tensor([1e-6, 3.0]), torch.tensor([2e-6, -1.0])):
+        weight.grad = gradient
+        optimizer.step()
+    first, second, want = torch.zeros(2).double(), torch.zeros(2).double(), torch.tensor([1.0, -2.0]).double()
+    for t, gradient in enumerate((torch.tensor([1e-6, 3.0]).double(), torch.tensor([2e-6, -1.0]).double()), start=1):
+        first, second = 0.9 * first + 0.1 * gradient, 0.999 * second + 0.001 * gradient**2
+        rate = 0.1 * math.sqrt(1 - 0.999**t) / (1 - 0.9**t)
+        want = (want - rate * first / (second.sqrt() + 1e-6)) * (1 - 0.1 * 0.5)
+    torch.testing.assert_close(weight.detach().double(), want, atol=1e-6, rtol=1e-6)
 
 
 def test_plateaus_are_three_validations_without_a_better_one() -> None:
@@ -97,7 +167,7 @@ def test_parameter_groups(finetuned: Path) -> None:
     "device",
     ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"))],
 )
-@pytest.mark.parametrize("kind", ["adamw", "adam"])
+@pytest.mark.parametrize("kind", ["adamw", "adamw-hf", "adam", "sgd"])
 def test_an_optimizer_that_is_loaded_goes_on_with_the_same_bits_where_its_parameters_are(
     device: str, kind: Any
 ) -> None:
@@ -128,7 +198,8 @@ def test_an_optimizer_that_is_loaded_goes_on_with_the_same_bits_where_its_parame
     assert equal(weights_of(straight), weights_of(resumed))
     after = optimizer_tensors(again, resumed)
     assert equal(optimizer_tensors(optimizer, straight), after)
-    assert float(after["step.weight"]) == 6
+    if kind != "sgd":
+        assert float(after["step.weight"]) == 6
 
 
 @pytest.mark.parametrize("sign", [1, -1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -10,7 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from auricle.config import TrainConfig
-from auricle.errors import CheckpointError
+from auricle.errors import CheckpointError, ConfigError
+from auricle.nn.schedules import cosine
+from auricle.training.adamw import AdamWThenDecay
 
 # SSAST's warm-up moves only at multiples of this many steps (traintest.py, traintest_mask.py).
 WARMUP_STRIDE = 50
@@ -37,6 +40,7 @@ def learning_rate_factor(clock: Clock, config: TrainConfig) -> float:
 
     After a linear warm-up over the first `warmup` of the run:
         cosine     to `final_lr`
+        dino       to `final_lr`, after a warm-up whose first step is at 0, as in DINO's code and its descendants'
         step       times `decay_factor` at `decay_start` and at every `decay_every` after it, fractions of the run
         constant   1
     SSAST's own, whose warm-up of `warmup_steps` overwrites earlier decays, as in its code:
@@ -48,10 +52,9 @@ def learning_rate_factor(clock: Clock, config: TrainConfig) -> float:
     step, total = clock.step, clock.total
     warmup = round(config.warmup * total)
     if step < warmup:
-        return (step + 1) / warmup
-    if config.schedule == "cosine":
-        along = (step - warmup) / max(1, total - warmup)
-        return config.final_lr + (1 - config.final_lr) * 0.5 * (1 + math.cos(math.pi * along))
+        return step / max(1, warmup - 1) if config.schedule == "dino" else (step + 1) / warmup
+    if config.schedule in ("cosine", "dino"):
+        return cosine(1.0, config.final_lr, (step - warmup) / max(1, total - warmup))
     if config.schedule == "step":
         along = step / total
         if along < config.decay_start - 1e-9:
@@ -92,34 +95,82 @@ def plateaus(scores: Sequence[tuple[int, float]]) -> list[int]:
     return noticed
 
 
-def build_optimizer(module: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """AdamW without decay on vectors and tokens, or Adam with L2 decay on everything (as SSAST's authors train).
+def weight_decay(clock: Clock, config: TrainConfig) -> float:
+    """The weight decay of a step: constant, or on a cosine from `weight_decay` to `final_weight_decay`."""
+    if config.final_weight_decay is None:
+        return config.weight_decay
+    return cosine(config.weight_decay, config.final_weight_decay, clock.step / clock.total)
 
-    Parameters of the module's `head` learn at `lr * head_lr_factor`.
+
+def layer_scales(decay: float, depth: int) -> list[float]:
+    """What the learning rate of each depth is multiplied with: what comes before the layers and the first one share the
+    least, `decay ** depth`, each later layer learns `1 / decay` times as fast, and the head, which is last, at 1.
     """
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    return [decay ** (depth - layer) for layer in range(depth + 1)]
+
+
+def build_optimizer(module: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    """The optimizer of a config over the parameters of a module that take gradients.
+
+    adamw     AdamW without decay on vectors; tokens and positions are spared too, unless `decay_tokens`
+    adamw-hf  the same as transformers had it: decay after the step, and an epsilon of 1e-6 that is not rescaled
+    sgd       stochastic gradient descent with momentum `betas[0]`; decay as for adamw
+    adam      Adam with L2 decay on everything (as SSAST's authors train)
+
+    Parameters of the module's `head` learn at `lr * head_lr_factor`, those of the encoder's layers at `layer_scales`.
+
+    Raises:
+        ConfigError: `layer_decay` for a network without layers that are named `blocks`.
+    """
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    factors = _learning_rate_factors(module, config)
     for name, parameter in module.named_parameters():
         if parameter.requires_grad:
             # Tokens and positions are [1, N, D]: like biases and norms, they say where, not how much.
-            decays = config.optimizer == "adam" or (parameter.ndim > 1 and parameter.shape[0] > 1)
-            groups.setdefault((name.startswith("head."), decays), []).append(parameter)
+            weight = parameter.ndim > 1 and (config.decay_tokens or parameter.shape[0] > 1)
+            groups.setdefault((factors[name], config.optimizer == "adam" or weight), []).append(parameter)
     settings = [
         {
             "params": parameters,
-            "factor": config.head_lr_factor if head else 1.0,
+            "factor": factor,
+            "decays": decays,
             "weight_decay": config.weight_decay if decays else 0.0,
         }
-        for (head, decays), parameters in groups.items()
+        for (factor, decays), parameters in groups.items()
     ]
-    kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
     # One kernel for all parameters: the many small updates otherwise cost as much as a small network's forward pass.
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(settings, lr=config.lr, momentum=config.betas[0], fused=True)
+    if config.optimizer == "adamw-hf":
+        return AdamWThenDecay(settings, lr=config.lr, betas=config.betas)
+    kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
     return kind(settings, lr=config.lr, betas=config.betas, fused=True)
 
 
-def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Give every group `lr` times its own factor."""
+def _learning_rate_factors(module: nn.Module, config: TrainConfig) -> dict[str, float]:
+    names = [name for name, _ in module.named_parameters()]
+    blocks = {name: int(match[1]) for name in names if (match := re.match(r"encoder\.blocks\.(\d+)\.", name))}
+    if config.layer_decay != 1 and not blocks:
+        raise ConfigError("layer_decay needs a network whose layers are named blocks; leave out --set layer_decay.")
+    depth = 1 + max(blocks.values(), default=-1)
+    scales = layer_scales(config.layer_decay, depth)
+    factors = {}
+    for name in names:
+        if name.startswith("head."):
+            factors[name] = config.head_lr_factor
+        elif name.startswith("encoder.norm"):
+            # What follows the last layer goes with it.
+            factors[name] = scales[max(0, depth - 1)]
+        else:
+            factors[name] = scales[blocks.get(name, 0)]
+    return factors
+
+
+def set_rates(optimizer: torch.optim.Optimizer, lr: float, decay: float) -> None:
+    """Give every group `lr` times its own factor, and `decay` if its parameters are decayed."""
     for group in optimizer.param_groups:
         group["lr"] = lr * group["factor"]
+        group["weight_decay"] = decay if group["decays"] else 0.0
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, module: nn.Module) -> dict[str, Tensor]:
@@ -129,6 +180,7 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer, module: nn.Module) -> di
         f"{what}.{names[id(parameter)]}": torch.as_tensor(value)
         for parameter, state in optimizer.state.items()
         for what, value in state.items()
+        if value is not None
     }
 
 

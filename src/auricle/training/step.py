@@ -14,7 +14,7 @@ from auricle.data.randomness import torch_seed
 from auricle.errors import DataError, NonFiniteLoss
 from auricle.training import checkpoint as ckpt
 from auricle.training.job import Job, Progress
-from auricle.training.optim import Clock, learning_rate_factor, set_learning_rate
+from auricle.training.optim import Clock, learning_rate_factor, set_rates, weight_decay
 from auricle.training.precision import LEAST_SCALE, autocast, next_scale
 
 MAX_BAD_FILES = 100
@@ -40,7 +40,7 @@ def take_step(
     share = progress.step / progress.total
     clock = Clock(progress.step, progress.total, job.loader.steps_per_epoch, progress.scores)
     lr = config.lr * learning_rate_factor(clock, config)
-    set_learning_rate(optimizer, lr)
+    set_rates(optimizer, lr, weight_decay(clock, config))
     optimizer.zero_grad(set_to_none=True)
     module.train()
     parts = group.gather(_backward(job, network, batch, progress, precision))
