@@ -91,6 +91,13 @@ def test_a_senseless_setting_is_refused_before_anything_is_written(
     assert not (tmp_path / "canary").exists()
 
 
+def test_a_setting_of_the_pretext_task_has_no_place_in_a_finetuning(
+    cli: Cli, pretrained: Path, tones: Path, tmp_path: Path
+) -> None:
+    command = ("finetune", pretrained, tones, "--out", tmp_path / "run", "--set", "mask_ratio=0.5")
+    assert "fine-tuning does not use mask_ratio, a setting of the pretext task" in last_line(cli(*command))
+
+
 OPTIONS = [
     (("--steps", "0"), "argument --steps: expected a whole number above 0, got '0'"),
     (("--steps", "many"), "argument --steps: expected a whole number above 0, got 'many'"),

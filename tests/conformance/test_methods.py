@@ -58,6 +58,10 @@ def test_a_preset_builds_and_its_settings_survive_a_file(full_name: str) -> None
     assert isinstance(preset.model, method.CONFIG)
     assert isinstance(preset.model, MethodConfig)
     assert isinstance(method.CONFIG(), MethodConfig)
+    fields = {f.name for f in dataclasses.fields(method.CONFIG)}
+    assert getattr(method.CONFIG, "PRETEXT", frozenset()) <= fields
+    for settings in getattr(method.CONFIG, "COMPAT", {}).values():
+        assert settings.keys() <= fields
     assert isinstance(preset.pretrain, TrainConfig)
     assert isinstance(preset.finetune, TrainConfig)
     assert from_dict(method.CONFIG, to_dict(preset.model)) == preset.model

@@ -365,6 +365,7 @@ def test_import_save_and_load_give_the_same_outputs(layout: str, suffix: str, tm
     names = ["a", "b", "c", "d", "e"][:classes]
     report = import_checkpoint(file, tmp_path / "model", options=OPTIONS | options, classes=names)
     assert report.lines()[-1].startswith(f"{len(state)} tensors: ")
+    assert report.lines()[-2] == "as in the official code: channel=0, attend_padding=True"
     loaded = auricle.load(report.path)
     _, direct = imported(state, **options)
     again = loaded.classifier if classes else loaded.objective

@@ -133,6 +133,7 @@ def run_info(args: argparse.Namespace) -> int:
         return 0
     from auricle.inference.model import load
     from auricle.methods import find_preset
+    from auricle.methods.base import quirks
 
     if not path.exists() and find_preset(args.model)[0]:
         return _show_preset(args.model)
@@ -148,6 +149,7 @@ def run_info(args: argparse.Namespace) -> int:
         "window": f"{encoder.window_samples / encoder.sample_rate:.3f} s; longer sounds are cut into windows",
         "shortest": f"{encoder.min_samples / encoder.sample_rate:.3f} s; shorter sounds are zero-padded",
         "classes": ", ".join(model.classes),
+        "official": ", ".join(f"{name}={value}" for name, value in quirks(encoder.config).items()),
     }
     for key, value in facts.items():
         if value:

@@ -19,7 +19,7 @@ from auricle.data.labels import Task
 from auricle.errors import CheckpointError
 from auricle.files import sha256
 from auricle.methods import get_method, method_names
-from auricle.methods.base import Imported, Trainable
+from auricle.methods.base import Imported, Trainable, quirks
 from auricle.tasks.classification import Classifier
 from auricle.training.checkpoint import restore, save_checkpoint
 
@@ -43,7 +43,9 @@ class ImportReport:
         uses = [t.use for t in self.imported.tensors]
         counts = ", ".join(f"{uses.count(use)} {use}" for use in ("weight", "structure", "unused"))
         assumed = [f"assumed, not in the file: {self.imported.assumed}"] if self.imported.assumed else []
-        return [*rows, *assumed, f"{len(uses)} tensors: {counts}"]
+        found = quirks(self.imported.config)
+        official = [f"as in the official code: {', '.join(f'{k}={v}' for k, v in found.items())}"] if found else []
+        return [*rows, *assumed, *official, f"{len(uses)} tensors: {counts}"]
 
 
 def import_checkpoint(

@@ -34,7 +34,8 @@ class MethodConfig(DataclassInstance, Protocol):
 
     A method with a front end (`Method.build_frontend`) also has the fields `norm_mean` and `norm_std`: the mean and the
     standard deviation of what the front end gives, which are measured on the user's data. A class attribute
-    `COMPAT: Mapping[str, Mapping[str, Any]]`, if there is one, says which settings `compat=NAME` stands for.
+    `COMPAT: Mapping[str, Mapping[str, Any]]`, if there is one, says which settings `compat=NAME` stands for, and
+    `PRETEXT: frozenset[str]` which fields only the pretext task reads.
     """
 
     @property
@@ -261,6 +262,19 @@ class Imported:
     preset: str
     classes: int = 0
     assumed: str = ""
+
+
+def quirks(config: MethodConfig) -> dict[str, Any]:
+    """The settings of a network that follow its official code where the method's defaults do otherwise."""
+    kind = type(config)
+    official = getattr(kind, "COMPAT", {}).get("official", {})
+    pretext: frozenset[str] = getattr(kind, "PRETEXT", frozenset())
+    usual = {f.name: f.default for f in dataclasses.fields(kind)}
+    return {
+        name: value
+        for name, value in official.items()
+        if name not in pretext and getattr(config, name) == value != usual[name]
+    }
 
 
 class Method(Protocol):

@@ -74,9 +74,10 @@ class FinetunePlan:
             "method": self.method,
             "preset": self.preset,
             "recipe": self.recipe,
+            # Before what may be measured anew with another seed, so that a refusal to resume names the cause first.
+            "seed": self.seed,
             "model": to_dict(self.model),
             "train": to_dict(self.train),
-            "seed": self.seed,
             "init": self.checkpoint.hash
             if self.checkpoint and self.weights_seed is None
             else f"random-{self.weights_seed}",
@@ -167,6 +168,11 @@ def draft(
         published = get_recipe(method_name, recipe)
         base, training = published.fit(base)
         task = task or published.task
+    if idle := sorted(getattr(type(base), "PRETEXT", frozenset()) & settings.keys()):
+        raise ConfigError(
+            f"fine-tuning does not use {', '.join(idle)}, {'a setting' if len(idle) == 1 else 'settings'} of the "
+            f"pretext task; leave out --set {idle[0]}."
+        )
     network, train_config = override((base, training), settings)
     refuse_unused(train_config, settings, (), "fine-tuning")
     manifest = read_data(data).hearing(network.channel)

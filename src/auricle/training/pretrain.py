@@ -85,9 +85,10 @@ class PretrainPlan:
             "command": "pretrain",
             "method": self.method,
             "preset": self.preset,
+            # Before what is measured anew with another seed, so that a refusal to resume names the cause first.
+            "seed": self.seed,
             "model": to_dict(self.model),
             "train": to_dict(self.train),
-            "seed": self.seed,
             "init": self.init.hash if self.init else None,
             "data": self.manifest.hash,
         }

@@ -126,6 +126,9 @@ class MaskedPatchConfig(PatchConfig):
     COMPAT: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "official": {"channel": 0, "attend_padding": True, "mask_sampler": "official", "passes": 2}
     }
+    PRETEXT: ClassVar[frozenset[str]] = frozenset(
+        {"task", "mask_count", "mask_ratio", "mask_sampler", "passes", "generative_weight", "softmax_over"}
+    )
 
     task: Literal["joint", "discriminative", "generative"] = "joint"
     mask_count: int = 0
