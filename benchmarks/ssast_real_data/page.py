@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from benchmarks.ssast_real_data.rows import PITCH, QUOTED, QUOTED_SOURCE, ROWS
 from benchmarks.ssast_real_data.stages import CORPORA, HEADS, POOLINGS, STATISTICS, Bench, Settings
 from benchmarks.ssast_real_data.tables import Line, Tuned, lines, mean_accuracy, mean_gain, read, tuned
@@ -18,6 +19,7 @@ from auricle.environment import environment
 from auricle.evaluation.results import write_json, write_text
 from auricle.evaluation.style import INK, MARKERS, MUTED, OTHERS, PALETTE, WIDTH, new_figure, png, styled
 from auricle.metrics import Difference
+from auricle.training.precision import resolve_precision
 
 HEAD_NAMES = {"ridge": "ridge", "linear": "logistic regression"}
 SYSTEM_NAMES = {"mfcc": "MFCC statistics", "logmel": "log-mel statistics"}
@@ -73,7 +75,7 @@ def facts(bench: Bench, main: str) -> dict[str, Any]:
         "finetune_steps": s.finetune_steps,
         "folds": f"the first {s.finetune_folds} folds of each set" if s.finetune_folds else "all folds",
         "command": command(bench),
-        "machine": f"one core of an {where['processor']} in fp32",
+        "machine": f"one core of an {where['processor']} in {resolve_precision('auto', torch.device('cpu'))}",
         "not_run": f" Budgets of {' and '.join(missing)} minutes were not run." if missing else "",
     }
 

@@ -99,7 +99,8 @@ def test_what_any_column_calls_test_is_not_heard(tmp_path: Path, tones: Path) ->
 
 
 def test_the_second_pooling_is_mean_and_deviation_over_all_time_steps(tones: Path) -> None:
-    model = random_model("ssast-test", 0)
+    # In bf16, rounding depends a little on what shares a batch.
+    model = random_model("ssast-test", 0, "fp32")
     items = read_data([tones]).items[:5]
     pooled = part("stages").embed(model, items, "mean+std")
     for item, vector in zip(items, pooled, strict=True):
