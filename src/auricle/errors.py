@@ -89,6 +89,11 @@ def plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}" + ("" if count == 1 else "es" if noun.endswith("s") else "s")
 
 
+def printable(name: str) -> str:
+    """A file name on one line, in characters that can be written: odd bytes and controls as \\udcXX and \\n."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in name)
+
+
 def in_words(error: Exception) -> str:
     """What an error of the system or of a parser says, short enough to stand inside a sentence."""
     if isinstance(error, OSError) and error.strerror:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import resource
 import signal
 import sys
 import time
@@ -253,6 +254,28 @@ def test_a_signal_ends_it_so_that_it_can_go_on(
     assert Command(tmp_path / "log", *arguments, prepare=shorten_parts).wait() == 0
 
 
+def limit_files() -> None:
+    shorten_parts()
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (9_000, 9_000))
+
+
+@pytest.mark.parametrize("name", ["x.parquet", "x.npz"])
+def test_a_disk_that_is_too_full_for_the_table_keeps_the_parts(
+    pretrained: Path, sounds: Path, tmp_path: Path, name: str
+) -> None:
+    arguments = ("embed", pretrained, sounds, "--rows", "windows", "--out", tmp_path / name)
+    assert Command(tmp_path / "log", *arguments, prepare=limit_files).wait() == 1
+    (line,) = [line for line in (tmp_path / "log").read_text().splitlines() if not line.startswith("data: ")]
+    assert line.startswith("error: ")
+    assert "File too large" in line
+    assert not (tmp_path / name).exists()
+    parts = len(list(tmp_path.glob("*.parts/part-*")))
+    assert parts > 10
+    assert Command(tmp_path / "log", *arguments, prepare=shorten_parts).wait() == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["log", name]
+
+
 def test_memory_does_not_grow_with_the_length_of_a_file(model: Model, tmp_path: Path, short_parts: None) -> None:
     peaks = []
     for seconds in (1, 150, 400):
@@ -300,6 +323,40 @@ def test_bad_files_are_listed_and_left_out_whole(
         ]
         assert library.metadata["data"]["seconds"] == 8
         assert all(isinstance(error, AudioError) for error in library.bad_files)
+
+
+def test_each_kind_of_trouble_has_its_reason(cli: Cli, pretrained: Path, tmp_path: Path) -> None:
+    good, nan = sound("buzz", 1.0, RATE, 0), np.zeros(RATE)
+    nan[5] = np.nan
+    for name, wave in (("good.wav", good), ("nan.wav", nan), ("loud.wav", good * 1e30), ("none.wav", good[:0])):
+        soundfile.write(tmp_path / name, wave, RATE, subtype="FLOAT")
+    content = (tmp_path / "good.wav").read_bytes()
+    (tmp_path / "cut.wav").write_bytes(content[: len(content) // 2])
+    (tmp_path / "empty.wav").touch()
+    (tmp_path / "zeros.wav").write_bytes(bytes(4000))
+    (tmp_path / "two\nlines.wav").write_text("no sound")
+    (tmp_path / "slow.wav").write_bytes(content[:24] + (7).to_bytes(4, "little") + content[28:])
+    os.mkfifo(tmp_path / "pipe.wav")
+    (tmp_path / "loop.wav").symlink_to("loop.wav")
+    end = cli("embed", pretrained, *sorted(tmp_path.glob("*.wav")), "/dev/zero", "--out", tmp_path / "x.parquet")
+    assert end.code == 2
+    found = [line.removeprefix("error: ").split(": ")[:2] for line in errors(end)]
+    assert {Path(path).name: reason for path, reason in found} == {
+        "cut.wav": "truncated",
+        "empty.wav": "not audio",
+        "loop.wav": "missing",
+        "loud.wav": "level",
+        "nan.wav": "non-finite",
+        "none.wav": "0 samples",
+        "pipe.wav": "not audio",
+        "slow.wav": "rate",
+        "two\\nlines.wav": "not audio",
+        "zero": "not audio",
+        "zeros.wav": "not audio",
+    }
+    library = open_library(tmp_path / "x.parquet")
+    assert set(library.paths) == {str(tmp_path / "good.wav")}
+    assert len(library.bad_files) == len(found)
 
 
 def test_nothing_to_embed_leaves_nothing_behind(model: Model, tmp_path: Path) -> None:

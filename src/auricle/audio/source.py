@@ -20,7 +20,7 @@ import soundfile
 
 from auricle.audio import containers, packets, pyav
 from auricle.audio.containers import Damage
-from auricle.errors import AudioError
+from auricle.errors import AudioError, printable
 
 AudioPath: TypeAlias = "str | bytes | os.PathLike[str] | os.PathLike[bytes]"
 Policy: TypeAlias = Literal["reject", "warn"]
@@ -306,7 +306,7 @@ def open_source(path: AudioPath, truncated: Policy = "reject", check: bool = Tru
         AudioError: any of the reasons from "missing" to "changed", except "channel".
     """
     text = os.fsdecode(path)
-    name = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+    name = printable(text)
     with os.fdopen(_descriptor(text, name), "rb") as file:
         try:
             source = Source(text, name, file, truncated, check)

@@ -18,7 +18,7 @@ from auricle.cli.options import (
     tell,
     verb,
 )
-from auricle.errors import AudioError, ConfigError, plural
+from auricle.errors import AudioError, ConfigError, plural, printable
 
 if TYPE_CHECKING:
     from auricle.cli.options import Verbs
@@ -83,7 +83,7 @@ def run_search(args: argparse.Namespace) -> int:
     library = api.open_library(args.library)
     hits = api.search(library, args.query, args.k, model=args.model)
     for hit in hits:
-        print(f"{hit.similarity:.4f}  {hit.start:9.2f} - {hit.end:9.2f} s  {hit.path}")
+        print(f"{hit.similarity:.4f}  {hit.start:9.2f} - {hit.end:9.2f} s  {printable(hit.path)}")
     if args.json:
         write_json(args.json, summary(library, args.query, hits, args.command_line))
     return 0
@@ -101,7 +101,7 @@ def run_predict(args: argparse.Namespace) -> int:
             rows.append({"path": path, "error": str(outcome)})
             continue
         found = ", ".join(f"{name} ({percent(outcome.scores[name])})" for name in outcome.labels)
-        print(f"{path}: {found or f'nothing reaches {percent(args.threshold)}'}")
+        print(f"{printable(path)}: {found or f'nothing reaches {percent(args.threshold)}'}")
         for name in sorted(outcome.scores, key=lambda name: -outcome.scores[name])[: args.top]:
             print(f"  {percent(outcome.scores[name]):>8}  {name}")
         whole = len(outcome.segments) == 1 and outcome.segments[0].covers(outcome.duration)

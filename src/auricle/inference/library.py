@@ -207,6 +207,7 @@ def _metadata(model: Model, plan: dict[str, Any], bad: dict[int, AudioError], pa
         "pooling": "own",
         "precision": model.precision,
         "rate": encoder.sample_rate,
+        "channel": encoder.channel,
         "dim": encoder.dim,
         "window": encoder.window_samples / encoder.sample_rate,
         "hop": encoder.window_hop / encoder.sample_rate,

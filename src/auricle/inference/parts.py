@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from auricle.errors import ConfigError, in_words, plural
 from auricle.files import atomic_path, owned, write_text
@@ -104,7 +104,8 @@ class Parts:
         }
         arrays = {name: np.ascontiguousarray(getattr(part, name)) for name in _ARRAYS}
         with atomic_path(self._path(self.count)) as partial:
-            save_file(arrays, partial, {"notes": json.dumps(notes)})
+            # Written here, not by safetensors, so that a full disk is an OSError.
+            partial.write_bytes(save(arrays, {"notes": json.dumps(notes)}))
         self.count, self.position = self.count + 1, part.following
 
     def __iter__(self) -> Iterator[Part]:

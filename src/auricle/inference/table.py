@@ -16,7 +16,8 @@ format, version  "auricle-embeddings", 1
 auricle          the version that wrote the file
 model            hash (SHA-256 of the weights), method, settings, kind, path
 layer, pooling   which output of the network a vector is: "last" and "own", as the method's paper pools
-precision, rate  of the arithmetic; of the sound that the network hears, in Hz
+precision        of the arithmetic
+rate, channel    of the sound that the network hears: Hz; "mean" of the channels, or the number of one
 dim              D
 window, hop      seconds of a window, and from one to the next
 data             hash (SHA-256 of the files' names and sizes), files, seconds that are embedded
