@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 import time
 from collections.abc import Callable
@@ -14,7 +15,7 @@ import torch
 
 from auricle.errors import ConfigError
 from auricle.methods import get_method
-from auricle.training import estimate, finetune, planning, pretrain, step
+from auricle.training import estimate, finetune, memory, planning, pretrain, step
 from auricle.training.memory import enough_memory
 
 
@@ -113,6 +114,35 @@ def test_memory_that_runs_out_is_one_sentence_of_advice(
     monkeypatch.setattr(step, "forward", fail)
     outcome = cli(*command)
     assert (outcome.code, outcome.err) == (2, expected)
+
+
+def test_a_dry_run_says_when_memory_will_not_do(tones: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = pretrain.plan("ssast", [tones], preset="test")
+    assert "too much" not in estimate.pretraining(plan)
+    monkeypatch.setattr(estimate, "available_mb", lambda device: 120.0)
+    (line,) = (line for line in estimate.pretraining(plan).splitlines() if line.startswith("too much"))
+    assert line == (
+        "too much    of 120 MB available: raise accumulate (--set accumulate=2), or lower batch_size "
+        "(--set batch_size=4), or shorten crop_seconds (--set crop_seconds=0.3275)"
+    )
+
+
+def test_the_limit_of_a_container_counts(tmp_path: Path) -> None:
+    own = tmp_path / "cgroup"
+    inner = tmp_path / "v2" / "jobs" / "mine"
+    inner.mkdir(parents=True)
+    own.write_text("0::/jobs/mine\n")
+    assert memory._group_mb(tmp_path / "v2", own) == math.inf
+    for folder, limit in ((inner, "max"), (inner.parent, str(500 * 2**20))):
+        (folder / "memory.max").write_text(f"{limit}\n")
+        (folder / "memory.current").write_text(f"{200 * 2**20}\n")
+    assert memory._group_mb(tmp_path / "v2", own) == 300
+    old = tmp_path / "v1" / "memory" / "job"
+    old.mkdir(parents=True)
+    own.write_text("4:memory:/job\n3:cpuset:/\n")
+    (old / "memory.limit_in_bytes").write_text(f"{90 * 2**20}\n")
+    (old / "memory.usage_in_bytes").write_text(f"{30 * 2**20}\n")
+    assert memory._group_mb(tmp_path / "v1", own) == 60
 
 
 def test_an_allocation_that_the_allocator_refuses_is_that_sentence_too(tones: Path, tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from auricle.methods.base import MethodConfig
 from auricle.tasks.classification import Classifier
 from auricle.tasks.windows import batch_samples
 from auricle.training.checkpoint import no_such_model, resolve
-from auricle.training.estimate import peak_mb
+from auricle.training.memory import peak_mb
 from auricle.training.optim import build_optimizer
 from auricle.training.precision import autocast, resolve_precision
 from auricle.training.pretrain import pick_device

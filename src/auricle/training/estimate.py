@@ -5,11 +5,8 @@ A full batch may not fit, so none is computed: one and two clips are, and the ba
 
 from __future__ import annotations
 
-import resource
-import sys
 import time
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -21,7 +18,7 @@ from auricle.data.loader import Key, Loader
 from auricle.errors import plural
 from auricle.methods.base import Method, MethodConfig, Trainable
 from auricle.training import finetune, pretrain
-from auricle.training.memory import enough_memory
+from auricle.training.memory import available_mb, enough_memory, peak_mb, remedies
 from auricle.training.optim import build_optimizer
 from auricle.training.planning import PLANNED_SHARE, TRIAL_SECONDS
 from auricle.training.precision import resolve_precision
@@ -57,17 +54,20 @@ def _estimate(module: Trainable, loader: Loader, config: TrainConfig, seed: int,
     seconds, activations = measure(module, loader, config, seed, device)
     clips = -(-loader.batch_size // config.accumulate)
     # Weights, gradients and two moments of fp32; the weights are there already.
-    memory = activations + (16 * count if device.type == "cuda" else 12 * count + peak_mb() * MB)
+    needed = activations + (16 * count if device.type == "cuda" else 12 * count + peak_mb() * MB)
     steps = config.steps or max(1, round(config.epochs * loader.steps_per_epoch))
     if max_minutes:
         steps = max(1, int(max_minutes * 60 * PLANNED_SHARE / seconds))
     extrapolated = ", extrapolated from one and two" if clips > 2 else ""
+    available = available_mb(device)
+    too_much = [f"too much    of {available:.0f} MB available: {remedies(config)}"] if needed / MB > available else []
     return "\n".join(
         [
             f"parameters  {count:,} ({parts})",
             f"weights     {count * 4 / MB:.0f} MB, with gradients and optimizer {count * 16 / MB:.0f} MB",
-            f"memory      about {memory / MB:.0f} MB, of which {activations / MB:.0f} MB for {plural(clips, 'clip')} "
+            f"memory      about {needed / MB:.0f} MB, of which {activations / MB:.0f} MB for {plural(clips, 'clip')} "
             f"at once{extrapolated}",
+            *too_much,
             f"data        {plural(len(loader.dataset.items), 'clip')}, "
             f"{plural(loader.steps_per_epoch, 'step')} per epoch",
             f"steps       {steps}",
@@ -145,16 +145,3 @@ def _optimizer_seconds(module: nn.Module, config: TrainConfig) -> float:
         optimizer.step()
         times.append(time.monotonic() - start)
     return min(times)
-
-
-def peak_mb() -> float:
-    """The most memory that this process has held so far, in MB."""
-    try:
-        # On Linux, getrusage counts what the process that started this one held.
-        for line in Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) / 2**10
-    except OSError:
-        pass
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**20 if sys.platform == "darwin" else 2**10)

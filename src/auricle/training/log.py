@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import sys
 import time
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from rich.console import Console as RichConsole
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from auricle.errors import plural
+from auricle.training.memory import peak_mb
 
 # Seconds between lines where the output is not a terminal.
 LINE_EVERY = 10.0
@@ -91,7 +91,7 @@ class Console:
         rate = (audio_seconds - self.first_audio) / 3600 / max(now - self.began, 1e-9)
         parts = [f"{key} {scalars[key]:.4g}" for key in ("loss", "accuracy") if key in scalars]
         parts += [f"{key} {value:.4g}" for key, value in row.items() if key.startswith(VALIDATION)]
-        parts += [audio_rate(rate), f"{_memory_mb():.0f} MB"]
+        parts += [audio_rate(rate), f"{peak_mb():.0f} MB"]
         text = "  ".join(parts)
         if self.bar is not None:
             self.bar.update(self.bar.task_ids[0], completed=step, description=text)
@@ -111,9 +111,3 @@ class Console:
 def audio_rate(hours: float) -> str:
     """Hours of sound per second, in the unit that reads well."""
     return f"{hours:.2f} audio-h/s" if hours >= 1 else f"{hours * 3600:.0f} audio-s/s"
-
-
-def _memory_mb() -> float:
-    """Peak resident memory of this process."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**20 if sys.platform == "darwin" else 2**10)

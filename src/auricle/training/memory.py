@@ -1,15 +1,23 @@
-"""What is said when a training does not fit into memory."""
+"""How much memory is held and how much is free, and what is said when a training does not fit into it."""
 
 from __future__ import annotations
 
+import math
+import resource
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import torch
 
 from auricle.config import TrainConfig
 from auricle.errors import ConfigError, plural
 
 # torch.OutOfMemoryError on accelerators; the allocator of the CPU raises plain RuntimeErrors with these words.
 SIGNS = ("not enough memory", "can't allocate memory", "out of memory")
+# Limits of the control groups that containers and batch jobs run in: (limit, usage) of version 2, then of version 1.
+GROUPS = (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes"))
 
 
 @contextmanager
@@ -24,14 +32,73 @@ def enough_memory(config: TrainConfig) -> Iterator[None]:
     except (MemoryError, RuntimeError) as error:
         if not isinstance(error, MemoryError) and not any(sign in str(error) for sign in SIGNS):
             raise
-        raise ConfigError(f"memory is not enough {advice(config)}.") from None
+        clips = plural(-(-config.batch_size // config.accumulate), "clip")
+        raise ConfigError(
+            f"memory is not enough for {clips} of {config.crop_seconds:g} s at once; {remedies(config)}."
+        ) from None
 
 
-def advice(config: TrainConfig) -> str:
-    """What was too much, and what needs less; accumulating micro-batches comes first, as it changes no result."""
-    clips = -(-config.batch_size // config.accumulate)
+def remedies(config: TrainConfig) -> str:
+    """What needs less memory; accumulating micro-batches comes first, as it changes no result."""
     more = next((n for n in range(2 * config.accumulate, config.batch_size + 1) if config.batch_size % n == 0), 0)
-    remedies = [f"raise accumulate (--set accumulate={more})"] if more else []
-    remedies += [f"lower batch_size (--set batch_size={config.batch_size // 2})"] if config.batch_size > 1 else []
-    remedies += [f"shorten crop_seconds (--set crop_seconds={config.crop_seconds / 2:g})"]
-    return f"for {plural(clips, 'clip')} of {config.crop_seconds:g} s at once; {', or '.join(remedies)}"
+    found = [f"raise accumulate (--set accumulate={more})"] if more else []
+    found += [f"lower batch_size (--set batch_size={config.batch_size // 2})"] if config.batch_size > 1 else []
+    found += [f"shorten crop_seconds (--set crop_seconds={config.crop_seconds / 2:g})"]
+    return ", or ".join(found)
+
+
+def peak_mb() -> float:
+    """The most memory that this process has held so far, in MB."""
+    # On Linux, getrusage counts what the process that started this one held.
+    found = _status("VmHWM:")
+    if found is not None:
+        return found
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def available_mb(device: torch.device) -> float:
+    """What this process could hold in MB, with what it holds already; infinite where the system does not say.
+
+    On a CPU, the machine's free memory or what is left of the control group's limit, whichever is less.
+    """
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0] / 2**20
+    return min(_machine_mb(), _group_mb()) + (_status("VmRSS:") or 0.0)
+
+
+def _machine_mb() -> float:
+    with suppress(OSError):
+        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) / 2**10
+    return math.inf
+
+
+def _group_mb(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> float:
+    """What the control groups of this process leave free."""
+    folders = [root, root / "memory"]
+    with suppress(OSError):
+        for line in own.read_text(encoding="utf-8").splitlines():
+            number, controllers, place = line.split(":", 2)
+            if number == "0" or "memory" in controllers.split(","):
+                below = root if number == "0" else root / "memory"
+                # A limit of a group holds for those inside it.
+                parts = Path(place.lstrip("/")).parts
+                folders += [below.joinpath(*parts[: n + 1]) for n in range(len(parts))]
+    left = [math.inf]
+    for folder in folders:
+        for limit, usage in GROUPS:
+            # No such file, or the word "max": there is no limit.
+            with suppress(OSError, ValueError):
+                left.append((int((folder / limit).read_text()) - int((folder / usage).read_text())) / 2**20)
+    return max(0.0, min(left))
+
+
+def _status(name: str) -> float | None:
+    """A size from /proc/self/status in MB; None where there is no such thing."""
+    with suppress(OSError):
+        for line in Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines():
+            if line.startswith(name):
+                return int(line.split()[1]) / 2**10
+    return None
