@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +92,7 @@ def pretrain(
         monitor=group.together(lambda: Monitor(_list(monitor))) if monitor else None,
     )
     if group.first:
-        pages.pretraining_page(run, plan.val_items or plan.train_items)
+        pages.pretraining_page(run, plan.train_items, plan.val_items)
     return run
 
 
@@ -209,7 +210,8 @@ def cross_validate(
         result = evaluate(out, data)
         result.write(Path(out) / "result.json")
         pages.result_page(result, Path(out) / "report.html")
-        return result
+        # Every process gets the result; the clips were for the page.
+        return replace(result, exhibits=None)
 
     return group.on_first(report)
 

@@ -266,6 +266,13 @@ def refuse_unused(config: TrainConfig, assignments: Mapping[str, Any], unused: S
             )
 
 
+def used_settings(config: TrainConfig, unused: Sequence[str]) -> dict[str, Any]:
+    """The settings that a training reads, as plain data; `unused` as in `refuse_unused`."""
+    idle = {*unused, "epochs" if config.steps else "steps"}
+    idle |= {key for key, schedules in _SCHEDULES.items() if config.schedule not in schedules}
+    return {key: value for key, value in to_dict(config).items() if key not in idle}
+
+
 def parse_assignments(pairs: Sequence[str]) -> dict[str, Any]:
     """`["lr=1e-4", "steps=100"]` to typed plain values, read as YAML scalars."""
     values: dict[str, Any] = {}

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from auricle.errors import DataError
-from auricle.evaluation import figures, style
+from auricle.evaluation import figures, maps, spectrograms, style
 from auricle.metrics import Bin
 
 ODD_LABELS = [
@@ -65,8 +65,8 @@ SAMPLES: dict[str, Callable[[], Figure]] = {
     "loss_curves": lambda: figures.loss_curves(history(200), ["loss", "val_loss"]),
     "confusion": lambda: figures.confusion([[5, 1], [0, 7]], ["no", "yes"]),
     "bars": lambda: figures.bars([("ours", 0.9, 0.85, 0.95, "a"), ("base", 0.7, 0.6, 0.8, "a")]),
-    "reconstruction": lambda: figures.reconstruction(**clips([30])),
-    "embedding_map": lambda: figures.embedding_map(*random_map(5, 60)),
+    "reconstruction": lambda: spectrograms.reconstruction(**clips([30])),
+    "embedding_map": lambda: maps.embedding_map(*random_map(5, 60)),
     "calibration": lambda: figures.calibration([Bin(0, 10, 0.3, 0.2), Bin(1, 30, 0.8, 0.9)]),
 }
 EDGES: dict[str, Callable[[], Figure]] = {
@@ -87,17 +87,17 @@ EDGES: dict[str, Callable[[], Figure]] = {
     "bars at zero": lambda: figures.bars([("ours", 0.0, 0.0, 0.0, "a")]),
     "bars below zero": lambda: figures.bars([("ours", -3.0, -4.0, -2.0, "a"), ("b", -30.5, None, None, "a")]),
     "bars with odd names": lambda: figures.bars([(name, 0.5, 0.4, 0.6, name[:2]) for name in ODD_LABELS[:5]]),
-    "no clips": lambda: figures.reconstruction([], [], [], []),
-    "one frame": lambda: figures.reconstruction(**clips([1])),
-    "silence": lambda: figures.reconstruction(
+    "no clips": lambda: spectrograms.reconstruction([], [], [], []),
+    "one frame": lambda: spectrograms.reconstruction(**clips([1])),
+    "silence": lambda: spectrograms.reconstruction(
         [np.full((5, 4), -np.inf)], [np.ones((5, 4), bool)], [np.zeros((5, 4))], [ODD_LABELS[4]]
     ),
-    "no points": lambda: figures.embedding_map(np.zeros((0, 2)), []),
-    "one point": lambda: figures.embedding_map([[1.0, 2.0]], ["only"]),
-    "same points": lambda: figures.embedding_map(np.ones((4, 2)), ["a", "a", "b", "b"]),
-    "no finite point": lambda: figures.embedding_map([[np.nan, 0.0]], ["only"]),
-    "50 clusters": lambda: figures.embedding_map(*random_map(50, 2000)),
-    "odd clusters": lambda: figures.embedding_map(np.arange(16.0).reshape(8, 2), ODD_LABELS),
+    "no points": lambda: maps.embedding_map(np.zeros((0, 2)), []),
+    "one point": lambda: maps.embedding_map([[1.0, 2.0]], ["only"]),
+    "same points": lambda: maps.embedding_map(np.ones((4, 2)), ["a", "a", "b", "b"]),
+    "no finite point": lambda: maps.embedding_map([[np.nan, 0.0]], ["only"]),
+    "50 clusters": lambda: maps.embedding_map(*random_map(50, 2000)),
+    "odd clusters": lambda: maps.embedding_map(np.arange(16.0).reshape(8, 2), ODD_LABELS),
     "no bins": lambda: figures.calibration([]),
     "empty bin": lambda: figures.calibration([Bin(0, 0, float("nan"), float("nan"))]),
     "one bin": lambda: figures.calibration([Bin(0, 1, 1.0, 1.0)]),
@@ -299,7 +299,7 @@ class TestBars:
 class TestReconstruction:
     def test_each_clip_is_a_row_of_three_on_a_common_scale(self) -> None:
         given = clips([40, 25, 10])
-        figure = figures.reconstruction(**given, frame_seconds=0.02)
+        figure = spectrograms.reconstruction(**given, frame_seconds=0.02)
         panels = [axes for axes in panels_of(figure) if axes.images]
         assert len(panels) == 9
         assert len({image.get_clim() for axes in panels for image in axes.images}) == 1
@@ -309,7 +309,7 @@ class TestReconstruction:
 
     def test_masked_cells_have_a_flat_colour_of_their_own(self) -> None:
         given = clips([40])
-        middle = panels_of(figures.reconstruction(**given))[1].images[0]
+        middle = panels_of(spectrograms.reconstruction(**given))[1].images[0]
         np.testing.assert_array_equal(np.ma.getmaskarray(middle.get_array()), given["masked"][0].T)
         assert to_hex(middle.cmap.get_bad()) == style.MASKED
         assert style.MASKED not in {to_hex(colour) for colour in middle.cmap(np.linspace(0, 1, 256))}
@@ -320,13 +320,13 @@ class TestReconstruction:
     def test_masks_may_be_numbers_or_nan(self, as_given: Callable[..., np.ndarray]) -> None:
         given = clips([40])
         masked = [as_given(given["original"][0], given["masked"][0])]
-        middle = panels_of(figures.reconstruction(**{**given, "masked": masked}))[1].images[0]
+        middle = panels_of(spectrograms.reconstruction(**{**given, "masked": masked}))[1].images[0]
         np.testing.assert_array_equal(np.ma.getmaskarray(middle.get_array()), given["masked"][0].T)
 
     def test_silence_is_dark_and_not_masked(self) -> None:
         given = clips([40])
         given["original"][0][3] = -np.inf
-        left = panels_of(figures.reconstruction(**given))[0].images[0]
+        left = panels_of(spectrograms.reconstruction(**given))[0].images[0]
         assert not np.ma.getmaskarray(left.get_array()).any()
         assert (left.get_array()[:, 3] == left.get_clim()[0]).all()
 
@@ -340,38 +340,38 @@ class TestReconstruction:
     )
     def test_arrays_that_do_not_belong_together_are_refused(self, change: dict[str, Any], message: str) -> None:
         with pytest.raises(DataError, match=message):
-            figures.reconstruction(**{**clips([40]), **change})
+            spectrograms.reconstruction(**{**clips([40]), **change})
 
 
 class TestEmbeddingMap:
     def test_each_class_is_named_once_at_its_median(self) -> None:
         points = np.array([[0.0, 0], [0, 1], [0, 2], [9, 9], [9, 8], [9, 10]])
-        axes = panels_of(figures.embedding_map(points, ["low"] * 3 + ["high"] * 3))[0]
+        axes = panels_of(maps.embedding_map(points, ["low"] * 3 + ["high"] * 3))[0]
         assert {t.get_text(): t.xy for t in axes.texts} == {"low": (0, 1), "high": (9, 9)}
         assert sum(len(dots.get_offsets()) for dots in axes.collections) == 6
 
     def test_fifty_names_never_overlap_and_the_rest_is_counted(self) -> None:
-        axes = panels_of(figures.embedding_map(*random_map(50, 2000)))[0]
+        axes = panels_of(maps.embedding_map(*random_map(50, 2000)))[0]
         boxes = [t.get_window_extent() for t in axes.texts]
         assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
         assert 20 < len(boxes) < 50
         assert axes.get_xlabel() == f"{50 - len(boxes)} of 50 classes not named for lack of space"
 
     def test_fifty_classes_differ_in_colour_or_marker(self) -> None:
-        dots = panels_of(figures.embedding_map(*random_map(50, 200)))[0].collections
+        dots = panels_of(maps.embedding_map(*random_map(50, 200)))[0].collections
         looks = {(to_hex(d.get_facecolor()[0]), d.get_paths()[0].vertices.tobytes()) for d in dots}
         assert len(looks) == 50
 
     def test_points_that_are_not_finite_are_left_out_and_counted(self) -> None:
         axes = panels_of(
-            figures.embedding_map(np.array([[0, 0], [1, 1], [np.nan, 1], [np.inf, 0]]), ["a", "b", "a", "b"])
+            maps.embedding_map(np.array([[0, 0], [1, 1], [np.nan, 1], [np.inf, 0]]), ["a", "b", "a", "b"])
         )[0]
         assert sum(len(dots.get_offsets()) for dots in axes.collections) == 2
         assert axes.get_xlabel() == "2 points without finite coordinates left out"
 
     def test_wrong_shape_is_refused(self) -> None:
         with pytest.raises(DataError, match=r"shape \[2, 2\], got \(2, 3\)"):
-            figures.embedding_map(np.zeros((2, 3)), ["a", "b"])
+            maps.embedding_map(np.zeros((2, 3)), ["a", "b"])
 
 
 class TestCalibration:

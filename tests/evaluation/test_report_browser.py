@@ -1,12 +1,8 @@
-"""A report in a real browser: it renders, offline, and a phone never scrolls sideways."""
+"""The pages in a real browser: they render, offline, in light and dark, and a phone never scrolls sideways."""
 
 from __future__ import annotations
 
-import html
-import json
-import shutil
-import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,32 +10,40 @@ import numpy as np
 import pytest
 import soundfile
 
-from auricle.evaluation import figures
+from auricle import api
+from auricle.data.formats import read_data
+from auricle.evaluation import figures, pages, spectrograms
+from auricle.evaluation.check_report import check_page
 from auricle.evaluation.report import Report
+from browser import CHROMIUM, Browser
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium, chromium-browser or google-chrome on the PATH")
+PHONE, DESK = 390, 1200
 
-# The report in frames as wide as the screens, as a window cannot be as narrow as a phone; what they measure is printed
-# into the outer page.
-FRAME = '<iframe style="border:0;width:{width}px;height:2000px" srcdoc="{page}"></iframe>'
-SCRIPT = """<pre id="found"></pre><script>
-const measure = (frame) => {
-  const inner = frame.contentDocument, body = frame.contentWindow.getComputedStyle(inner.body);
-  const right = (e) => e.getBoundingClientRect().right;
-  const leaves = (e) => !e.parentElement.closest(".scroll") && right(e) > frame.clientWidth + 0.5;
+# Elements that reach beyond the right edge, but for those inside a box that scrolls; pictures; sounds.
+MEASURE = """(() => {
+  const body = getComputedStyle(document.body), right = (e) => e.getBoundingClientRect().right;
+  const leaves = (e) => !e.parentElement.closest(".scroll") && right(e) > innerWidth + 0.5;
   return {
-    title: inner.title, text: inner.querySelector("h1").innerText, paper: body.backgroundColor, ink: body.color,
-    width: inner.documentElement.scrollWidth, height: inner.documentElement.scrollHeight,
-    wide: [...inner.querySelectorAll("body *")].filter(leaves).map((e) => e.outerHTML.slice(0, 80)),
-    pictures: [...inner.images].map((i) => [i.complete, i.naturalWidth, i.width]),
+    title: document.title, text: document.querySelector("h1").innerText, paper: body.backgroundColor, ink: body.color,
+    width: document.documentElement.scrollWidth, height: document.documentElement.scrollHeight,
+    wide: [...document.querySelectorAll("body *")].filter(leaves).map((e) => e.outerHTML.slice(0, 80)),
+    pictures: [...document.images].map((i) => [i.complete, i.naturalWidth, i.width]),
   };
-};
-onload = () => {
-  const found = [...document.querySelectorAll("iframe")].map(measure);
-  document.getElementById("found").textContent = JSON.stringify(found);
-};
-</script>"""
+})()"""
+# The length of every sound, or null where the browser cannot decode it.
+SOUNDS = """Promise.all([...document.querySelectorAll("audio")].map((element) => fetchless(element.src)));
+async function fetchless(source) {
+  const bytes = Uint8Array.from(atob(source.split(",")[1]), (c) => c.charCodeAt(0));
+  try { return (await new OfflineAudioContext(1, 1, 16000).decodeAudioData(bytes.buffer)).duration; }
+  catch { return null; }
+}"""
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    with Browser(tmp_path_factory.mktemp("browser")) as started:
+        yield started
 
 
 def long_report(folder: Path) -> Report:
@@ -55,60 +59,122 @@ def long_report(folder: Path) -> Report:
     page.table([f"column {k}" for k in range(12)], rng.normal(size=(3, 12)).tolist(), "note" * 60)
     page.figure(figures.confusion(np.eye(40), [f"class {k}" for k in range(40)]), "caption" * 30, "alternative")
     mel = rng.normal(size=(200, 64))
-    page.figure(figures.reconstruction([mel], [mel > 1], [mel], ["clip"]), "Pixels", "Spectrograms")
+    page.figure(spectrograms.reconstruction([mel], [mel > 1], [mel], ["clip"]), "Pixels", "Spectrograms")
     page.audio(tone, "sound" * 30)
     page.code("auricle pretrain " + "x" * 400)
     return page
 
 
-def look(page: Report, folder: Path, widths: Sequence[int], *flags: str) -> list[dict[str, Any]]:
-    """What the browser measured of the page at each of `widths` CSS pixels."""
-    harness = folder / "harness.html"
-    frames = [FRAME.format(width=width, page=html.escape(page.html())) for width in widths]
-    harness.write_text(f"<!DOCTYPE html>{''.join(frames)}{SCRIPT}", encoding="utf-8")
-    command = [
-        str(CHROMIUM),
-        *("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"),
-        *("--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", "--virtual-time-budget=5000"),
-        *(
-            f"--user-data-dir={folder / 'profile'}",
-            "--window-size=1400,2100",
-            "--hide-scrollbars",
-            *flags,
-            "--dump-dom",
-            harness.as_uri(),
+@pytest.fixture(scope="module")
+def written(
+    tones: Path, pretrained: Path, finetuned: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Path]:
+    """A page of each kind, as the commands make them."""
+    folder = tmp_path_factory.mktemp("pages")
+    found = {
+        "long": long_report(folder).write(folder / "long.html"),
+        "pretraining": pages.pretraining_page(pretrained, read_data([tones]).items),
+        "fine-tuning": pages.finetuning_page(finetuned),
+        "probe": pages.result_page(
+            api.probe(pretrained, tones, head="linear", baselines=["mfcc"]), folder / "probe.html"
         ),
-    ]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    _, found, rest = run.stdout.partition('<pre id="found">')
-    assert found, f"the browser printed no page: {run.stderr[-2000:]}"
-    measured = html.unescape(rest.partition("</pre>")[0])
-    assert measured, "the report did not load"
-    return list(json.loads(measured))
+        "evaluation": pages.result_page(api.evaluate(finetuned, tones), folder / "evaluation.html"),
+        "check": check_page(api.check(with_copies(tones, folder / "copies"), processes=1), folder / "check.html"),
+    }
+    return found
+
+
+def with_copies(tones: Path, folder: Path) -> Path:
+    """A folder with one sound twice, once as AIFF, which browsers do not play."""
+    folder.mkdir()
+    samples, rate = soundfile.read(tones / "audio" / "buzz4.wav", dtype="int16")
+    soundfile.write(folder / "one.wav", samples, rate)
+    soundfile.write(folder / "two.aiff", samples, rate)
+    return folder
 
 
 def brightness(colour: str) -> float:
     return sum(map(int, colour.removeprefix("rgb(").removesuffix(")").split(","))) / 765
 
 
-def test_report_renders_and_fits_phone_and_desk(tmp_path: Path) -> None:
-    page, widths = long_report(tmp_path), (390, 1200)
-    for width, found in zip(widths, look(page, tmp_path, widths), strict=True):
-        assert found["title"] == found["text"] == page.title
+KINDS = ("long", "pretraining", "fine-tuning", "probe", "evaluation", "check")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_page_fits_phone_and_desk_in_light_and_dark_and_asks_for_nothing(
+    browser: Browser, written: dict[str, Path], kind: str
+) -> None:
+    assert written[kind].stat().st_size < 3_000_000
+    seen: dict[tuple[int, bool], dict[str, Any]] = {}
+    for width, dark in ((PHONE, False), (DESK, False), (PHONE, True)):
+        browser.open(written[kind], width, dark=dark)
+        found = seen[width, dark] = browser.evaluate(MEASURE)
+        assert found["title"].split() == found["text"].split()
         assert found["wide"] == []
         assert found["width"] == width
-        assert found["height"] > 1000
-        assert len(found["pictures"]) == 2
+        assert found["height"] > 700
         for complete, natural, shown in found["pictures"]:
             assert complete
             assert natural > 100
             # Never so small that its letters cannot be read.
-            assert shown >= 480
-        assert brightness(found["paper"]) > 0.9
-        assert brightness(found["ink"]) < 0.2
+            assert shown >= min(480, 0.69 * natural)
+        assert browser.messages == []
+        assert [url for url in browser.requests if not url.startswith("data:")] == [written[kind].as_uri()]
+    light, dark_ = seen[PHONE, False], seen[PHONE, True]
+    assert brightness(light["paper"]) > 0.9
+    assert brightness(light["ink"]) < 0.2
+    assert brightness(dark_["paper"]) < 0.2
+    assert brightness(dark_["ink"]) > 0.8
 
 
-def test_report_is_dark_where_the_reader_prefers_it(tmp_path: Path) -> None:
-    (found,) = look(Report("Title"), tmp_path, [390], "--blink-settings=preferredColorScheme=0")
-    assert brightness(found["paper"]) < 0.2
-    assert brightness(found["ink"]) > 0.8
+@pytest.mark.parametrize("kind, least", [("long", 1), ("pretraining", 20), ("evaluation", 6), ("check", 2)])
+def test_every_sound_of_a_page_can_be_decoded(
+    browser: Browser, written: dict[str, Path], kind: str, least: int
+) -> None:
+    browser.open(written[kind], DESK)
+    lengths = browser.evaluate(SOUNDS)
+    assert len(lengths) >= least
+    assert all(length and length > 0.1 for length in lengths)
+
+
+@pytest.mark.parametrize("width", [PHONE, DESK])
+def test_a_spot_of_the_map_says_which_clip_it_is_and_plays_it(
+    browser: Browser, written: dict[str, Path], width: int
+) -> None:
+    browser.open(written["probe"], width)
+    style = "getComputedStyle(document.querySelector('.spot'), '::after')"
+    assert browser.evaluate(f"{style}.visibility") == "hidden"
+    browser.point_at(".spot")
+    browser.wait_for(f"{style}.visibility === 'visible'")
+    text = browser.evaluate("document.querySelector('.spot').dataset.text")
+    assert text.partition(": ")[0].endswith((".wav", ".flac"))
+    assert text in browser.evaluate(f"{style}.content").replace("\\", "")
+    # Its sound begins when it is pressed, and ends when another one's begins.
+    browser.press(".spot")
+    browser.wait_for("document.querySelector('.spot').matches('.playing')")
+    assert browser.evaluate("document.querySelector('.spot').matches(':hover')")
+    browser.evaluate("document.querySelectorAll('[data-sound]')[1].click()")
+    first, second = (f"document.querySelectorAll('[data-sound]')[{n}].matches('.playing')" for n in (0, 1))
+    browser.wait_for(f"{second} && !{first}")
+    assert browser.messages == []
+
+
+def test_spots_lie_on_the_points_of_the_picture(browser: Browser, tmp_path: Path) -> None:
+    from auricle.evaluation import maps
+    from auricle.evaluation.report import Spot
+
+    rng = np.random.default_rng(1)
+    points, labels = rng.normal(size=(8, 2)), list("abcdefgh")
+    figure = maps.embedding_map(points, labels)
+    page = Report("Map")
+    places = maps.places(figure, points)
+    page.map(figure, [Spot(x, y, name) for (x, y), name in zip(places, labels, strict=True)], "", "")
+    browser.open(page.write(tmp_path / "map.html"), DESK)
+    box, spots = browser.evaluate(
+        "(() => { const box = (e) => { const b = e.getBoundingClientRect();"
+        " return [b.x + b.width / 2, b.y + b.height / 2, b.width, b.height]; };"
+        " return [box(document.images[0]), [...document.querySelectorAll('.spot')].map(box)]; })()"
+    )
+    x0, y0, width, height = box
+    found = [((x - x0) / width + 0.5, (y - y0) / height + 0.5) for x, y, _, _ in spots]
+    np.testing.assert_allclose(found, places, atol=2e-3)

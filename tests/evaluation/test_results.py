@@ -70,6 +70,7 @@ def test_result_file_has_every_part_of_the_schema(tmp_path: Path) -> None:
         "items": [{"id": "a.wav", "label": "no", "predicted": "no", "score": 0.5}],
         "layers": [],
         "per_class": [],
+        "calibration": [],
         "environment": {"python": "3.11"},
     }
 

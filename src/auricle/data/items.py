@@ -72,6 +72,13 @@ class Item:
         }
         return dataclasses.replace(self, streams=streams)
 
+    def beginning(self, seconds: float) -> Item:
+        """The item, ended after so many seconds if it is longer."""
+        if self.duration <= seconds:
+            return self
+        streams = {name: dataclasses.replace(ref, end=ref.start + seconds) for name, ref in self.streams.items()}
+        return dataclasses.replace(self, streams=streams, duration=seconds)
+
 
 @dataclass(frozen=True)
 class Manifest:

@@ -13,10 +13,12 @@ from auricle.data.check import BadFile, Duplicate, Findings, Leak, Sound
 from auricle.environment import environment
 from auricle.errors import DataError
 from auricle.evaluation import distributions
+from auricle.evaluation.exhibits import add_sound
 from auricle.evaluation.report import Report
 
 SCHEMA = 1
 NAMED = 3
+COPIES_SHOWN = 3
 
 
 def warnings(findings: Findings) -> list[str]:
@@ -175,7 +177,7 @@ def _add_copies(report: Report, findings: Findings) -> None:
         note="0 %: the same samples. Otherwise the share of differing bits between acoustic fingerprints; "
         "unrelated sounds differ in about half.",
     )
-    paths = {s.id: s.path for s in findings.sounds}
-    for d in copies[:3]:
-        report.audio(paths[d.first], d.first)
-        report.audio(paths[d.second], d.second)
+    items = {item.id: item for item in findings.manifest}
+    for d in copies[:COPIES_SHOWN]:
+        for name in (d.first, d.second):
+            add_sound(report, items[name], name)

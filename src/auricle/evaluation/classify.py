@@ -11,14 +11,19 @@ from numpy.typing import NDArray
 
 from auricle.evaluation.results import Comparison, Confusion, Quantity, quantity
 from auricle.metrics import (
+    Bin,
     bootstrap_interval,
+    class_precision_recall_f1,
     confusion_matrix,
     f1_score,
     paired_bootstrap,
+    reliability_bins,
     unweighted_average_recall,
 )
 
 RESAMPLES = 2000
+# Of a reliability diagram; test sets are small.
+BINS = 10
 
 
 @dataclass(frozen=True)
@@ -101,6 +106,29 @@ def mean_confusion(runs: Sequence[Predictions]) -> Confusion:
     for run in runs:
         np.add.at(total, ([number[t] for t in run.truth], [number[p] for p in run.predicted]), 1)
     return {"labels": classes, "rows": (total / len(runs)).tolist()}
+
+
+def class_scores(runs: Sequence[Predictions]) -> list[dict[str, Any]]:
+    """Recall, precision and F1 of each class over all runs, and its `items`; no recall where it has none."""
+    confusion = mean_confusion(runs)
+    scores = class_precision_recall_f1(np.rint(np.array(confusion["rows"]) * len(runs)).astype(int))
+    columns = (scores.recall, scores.precision, scores.f1, scores.support // len(runs))
+    return [
+        {
+            "label": name,
+            "recall": float(r) if items else None,
+            "precision": float(p),
+            "F1": float(f),
+            "items": int(items),
+        }
+        for name, r, p, f, items in zip(confusion["labels"], *columns, strict=True)
+    ]
+
+
+def mean_calibration(runs: Sequence[Predictions]) -> list[Bin]:
+    """Reliability bins over the items of all runs; their scores must lie in 0 to 1."""
+    scores = np.concatenate([run.scores for run in runs])
+    return reliability_bins(np.clip(scores, 0, 1), np.concatenate([run.correct for run in runs]), BINS)
 
 
 def mean_items(runs: Sequence[Predictions]) -> list[dict[str, Any]]:

@@ -15,11 +15,11 @@ from auricle.data.formats import Data, read_data
 from auricle.data.items import Manifest
 from auricle.data.labels import Labels, read_labels
 from auricle.errors import CheckpointError, ConfigError, DataError
-from auricle.evaluation.classify import RESAMPLES, Predictions
+from auricle.evaluation.classify import RESAMPLES, Predictions, class_scores, mean_calibration
 from auricle.evaluation.folds import fold_scores
 from auricle.evaluation.parts import choose_part
 from auricle.evaluation.probe import describe
-from auricle.evaluation.results import Result
+from auricle.evaluation.results import Exhibits, Result
 from auricle.evaluation.tagging import TagPredictions
 from auricle.inference.model import Model, load
 from auricle.training.folds import fold_runs
@@ -29,6 +29,8 @@ from auricle.training.folds import fold_runs
 class Tested:
     """What a run says about a part of labelled data: probabilities [N, C] of its `classes` for the items `indices`.
 
+    `embeddings` [N, D] are those of the run's network; None where several networks shared the items.
+
     `chosen_by` says in words how the items were chosen, and `notes` what a reader of the scores should know. Of a
     cross-validation, `model` is the first network, and `folds` is what each says about its own fold.
     """
@@ -37,6 +39,7 @@ class Tested:
     classes: tuple[str, ...]
     indices: tuple[int, ...]
     probability: NDArray[np.float64]
+    embeddings: NDArray[np.float64] | None
     chosen_by: str
     notes: tuple[str, ...] = ()
     folds: tuple[Tested, ...] = ()
@@ -129,8 +132,8 @@ def predict_part(
     for name in folded or [Path(run)]:
         model = load_classifier(name)
         chosen = choose_part(manifest, part, model, split_column, group_column)
-        probability = model.classify_items([manifest[i] for i in chosen.indices])
-        results.append(Tested(model, model.classes, chosen.indices, probability, chosen.how, chosen.notes))
+        outputs = model.classify_and_embed_items([manifest[i] for i in chosen.indices])
+        results.append(Tested(model, model.classes, chosen.indices, *outputs, chosen.how, chosen.notes))
     if not folded:
         return results[0]
     classes = tuple(sorted({name for result in results for name in result.classes}))
@@ -141,7 +144,7 @@ def predict_part(
     probability = np.concatenate([_in_classes(result, classes) for result in results])[order]
     used = f"each of {len(results)} folds, by the run that left it out"
     notes = tuple(dict.fromkeys(note for result in results for note in result.notes))
-    return Tested(results[0].model, classes, indices, probability, used, notes, tuple(results))
+    return Tested(results[0].model, classes, indices, probability, None, used, notes, tuple(results))
 
 
 def _in_classes(tested: Tested, classes: tuple[str, ...]) -> NDArray[np.float64]:
@@ -170,7 +173,12 @@ def score(tested: Tested, manifest: Manifest, labels: Labels, *, protocol: dict[
         truth = labels.targets(tested.indices, tested.classes).astype(bool)
         tags = TagPredictions(ids, tested.classes, truth, tested.probability)
         metrics, resamples = tags.metrics()
-        outcome = {"metrics": metrics, "per_class": tags.per_class(), "items": tags.items()}
+        outcome = {
+            "metrics": metrics,
+            "per_class": tags.per_class(),
+            "items": tags.items(),
+            "calibration": tags.calibration(),
+        }
     else:
         best = tested.probability.argmax(1)
         predictions = Predictions(
@@ -180,7 +188,13 @@ def score(tested: Tested, manifest: Manifest, labels: Labels, *, protocol: dict[
             scores=tuple(float(row[i]) for row, i in zip(tested.probability, best, strict=True)),
         )
         confusion, resamples = predictions.confusion(), RESAMPLES
-        outcome = {"metrics": predictions.metrics(), "confusion": confusion, "items": predictions.items()}
+        outcome = {
+            "metrics": predictions.metrics(),
+            "confusion": confusion,
+            "per_class": class_scores([predictions]),
+            "items": predictions.items(),
+            "calibration": mean_calibration([predictions]),
+        }
     return Result(
         task=labels.task,
         command=current_command(),
@@ -194,7 +208,9 @@ def score(tested: Tested, manifest: Manifest, labels: Labels, *, protocol: dict[
             "tested": len(tested.indices),
             "classes": len(tested.classes),
             "unknown_labels": unknown,
+            "score": "probability",
             "interval": f"95 % percentile bootstrap over test items, {resamples} resamples",
         },
+        exhibits=Exhibits([manifest[i] for i in tested.indices], tested.embeddings),
         **outcome,
     )

@@ -8,25 +8,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator, NullFormatter, PercentFormatter, StrMethodFormatter
-from matplotlib.transforms import Bbox
 
 from auricle.errors import DataError
 from auricle.evaluation.style import (
     AXIS,
-    GRID,
+    HALO,
     INK,
-    MARKERS,
-    MASKED,
     MUTED,
     OTHERS,
     OURS,
@@ -40,8 +35,6 @@ from auricle.evaluation.style import (
 from auricle.metrics import Bin
 
 Array = npt.NDArray[Any]
-
-HALO: Final = [withStroke(linewidth=3, foreground="white")]
 
 
 @styled
@@ -216,120 +209,6 @@ def bars(rows: Iterable[tuple[str, float | None, float | None, float | None, str
 
 
 @styled
-def reconstruction(
-    original: Sequence[npt.ArrayLike],
-    masked: Sequence[npt.ArrayLike],
-    reconstructed: Sequence[npt.ArrayLike],
-    titles: Sequence[str],
-    frame_seconds: float = 0.01,
-) -> Figure:
-    """Log-mel spectrograms [T, F], one row of original, masked and reconstructed for each clip, on one colour scale.
-
-    `masked` is a mask [T, F], true or 1 where the network saw nothing, or a log-mel with NaN there. Band 0 is at the
-    bottom.
-
-    Raises:
-        DataError: lists of different length, arrays that are not [T, F] or not of one shape, no mask in `masked`.
-    """
-    if not len(original) == len(masked) == len(reconstructed) == len(titles):
-        sizes = f"{len(original)}, {len(masked)}, {len(reconstructed)} and {len(titles)}"
-        raise DataError(f"reconstruction: original, masked, reconstructed and titles must be as many, got {sizes}.")
-    if not len(titles):
-        return nothing("No clips.")
-    clips = []
-    for title, *arrays in zip(titles, original, masked, reconstructed, strict=True):
-        before, hidden, after = map(np.asarray, arrays)
-        if before.ndim != 2 or not before.size or not before.shape == hidden.shape == after.shape:
-            shapes = f"{before.shape}, {hidden.shape} and {after.shape}"
-            raise DataError(f"reconstruction of {title}: expected three arrays of one shape [T, F], got {shapes}.")
-        clips.append((title, before, _mask(hidden, title), after))
-    energies = np.concatenate([before[np.isfinite(before)].ravel() for _, before, _, _ in clips])
-    low, high = np.percentile(energies, [1, 99.7]) if energies.size else (0.0, 1.0)
-    high = max(high, low + 1e-6)
-    figure = new_figure(WIDTH, 0.45 + 1.45 * len(clips))
-    grid = figure.subplots(len(clips), 3, sharey="row", squeeze=False)
-    cmap = colormaps["magma"].with_extremes(bad=MASKED)
-    for row, (title, before, hidden, after) in zip(grid, clips, strict=True):
-        frames, bands = before.shape
-        triple = (
-            (before, label_text(title, 30)),
-            (np.ma.array(before, mask=hidden), "masked in grey"),
-            (after, "reconstructed"),
-        )
-        for axes, (values, name) in zip(row, triple, strict=True):
-            # Silence is log 0: it belongs at the dark end, not in the colour of the mask.
-            filled = np.ma.array(np.nan_to_num(values, nan=low, neginf=low, posinf=high), mask=np.ma.getmask(values))
-            image = axes.imshow(
-                filled.T,
-                origin="lower",
-                aspect="auto",
-                interpolation="nearest",
-                extent=(0, frames * frame_seconds, 0, bands),
-                cmap=cmap,
-                vmin=low,
-                vmax=high,
-            )
-            axes.set_title(name, fontsize=8.5, color=INK if axes is row[0] else MUTED, pad=4)
-            axes.spines[:].set_visible(False)
-            axes.xaxis.set_major_locator(MaxNLocator(3))
-            axes.set_yticks([0, bands // 2, bands])
-        row[0].set_ylabel("mel band")
-    for axes in grid[-1]:
-        axes.set_xlabel("seconds")
-    scale = figure.colorbar(image, ax=grid, aspect=12 * len(clips), pad=0.015, fraction=0.04)
-    scale.set_label("log-mel energy", fontsize=8)
-    scale.outline.set_visible(False)
-    return figure
-
-
-@styled
-def embedding_map(points2d: npt.ArrayLike, labels: Sequence[str]) -> Figure:
-    """Points [N, 2] of a projection, with each class named at its median.
-
-    The axes of such projections have no unit, so none is shown. A name that would cover another is left out and
-    counted below the map.
-
-    Raises:
-        DataError: not one point [x, y] for each label.
-    """
-    points = np.asarray(points2d, dtype=float)
-    if not len(labels):
-        return nothing("No points.")
-    if points.shape != (len(labels), 2):
-        raise DataError(f"embedding_map: expected points of shape [{len(labels)}, 2], got {points.shape}.")
-    names = np.array([str(label) for label in labels])
-    finite = np.isfinite(points).all(axis=1)
-    classes, sizes = np.unique(names, return_counts=True)
-    figure = new_figure(WIDTH, 5.2)
-    axes = figure.subplots()
-    axes.set_xticks([])
-    axes.set_yticks([])
-    axes.spines[:].set_visible(True)
-    axes.spines[:].set_color(GRID)
-    area = float(np.clip(9000 / len(points), 7, 40))
-    for index, name in enumerate(classes.tolist()):
-        colour, marker = PALETTE[index % len(PALETTE)], MARKERS[index // len(PALETTE) % len(MARKERS)]
-        own = points[(names == name) & finite]
-        dots = axes.scatter(own[:, 0], own[:, 1], s=area, c=colour, marker=marker, alpha=0.7, linewidths=0)
-        dots.set_rasterized(len(points) > 1500)
-    axes.margins(0.05)
-    axes.set_aspect("equal", adjustable="datalim")
-    # Keeps the line of the notes free while the names are placed.
-    axes.set_xlabel(" ", fontsize=8, loc="left")
-    figure.draw_without_rendering()
-    taken: list[Bbox] = []
-    skipped = 0
-    for index in np.argsort(-sizes, kind="stable").tolist():
-        own = points[(names == classes[index]) & finite]
-        placed = bool(len(own)) and _place(axes, classes[index], np.median(own, axis=0), taken)
-        skipped += not placed
-    notes = [f"{skipped} of {len(classes)} classes not named for lack of space"] if skipped else []
-    notes += [f"{np.sum(~finite)} points without finite coordinates left out"] if not finite.all() else []
-    axes.set_xlabel("; ".join(notes) or " ", fontsize=8, loc="left")
-    return figure
-
-
-@styled
 def calibration(bins: Sequence[Bin]) -> Figure:
     """Reliability diagram of `metrics.reliability_bins`, with the number of items below.
 
@@ -354,17 +233,6 @@ def calibration(bins: Sequence[Bin]) -> Figure:
     lower.yaxis.set_major_locator(MaxNLocator(2, integer=True))
     lower.grid(axis="y")
     return figure
-
-
-def _mask(masked: Array, title: str) -> npt.NDArray[np.bool_]:
-    nan = np.isnan(masked)
-    if nan.any():
-        return nan
-    if not np.isin(masked, (0, 1)).all():
-        raise DataError(
-            f"reconstruction of {title}: `masked` must be a mask of 0 and 1, or hold NaN where it hides; got neither."
-        )
-    return masked.astype(bool)
 
 
 def _finite(value: Any) -> float | None:
@@ -467,21 +335,3 @@ def _bars(axes: Axes, panel: Sequence[tuple[int, Any, Any, Any, bool]], common: 
             fontsize=8,
             fontweight="bold" if ours else "normal",
         )
-
-
-def _place(axes: Axes, name: str, centre: Array, taken: list[Bbox]) -> bool:
-    """Write a class name near `centre` where it covers none of `taken`; False when there is no such place."""
-    text = axes.annotate(label_text(name), (float(centre[0]), float(centre[1])), (0, 0), textcoords="offset points")
-    text.set(ha="center", va="center", fontsize=8, fontweight="bold", color=INK, path_effects=HALO)
-    base = text.get_window_extent()
-    points = 72 / axes.figure.dpi
-    width, height = base.width * points, base.height * points
-    for dx, dy in ((0, 0), (0, 1), (0, -1), (0.6, 0.6), (-0.6, 0.6), (0.6, -0.6), (-0.6, -0.6), (0, 2), (0, -2)):
-        text.set_position((dx * width, dy * height))
-        box = text.get_window_extent().padded(1.5)
-        inside = axes.bbox.x0 <= box.x0 and box.x1 <= axes.bbox.x1 and axes.bbox.y0 <= box.y0 and box.y1 <= axes.bbox.y1
-        if inside and not any(box.overlaps(other) for other in taken):
-            taken.append(box)
-            return True
-    text.remove()
-    return False

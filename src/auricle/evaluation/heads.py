@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import softmax
 
 from auricle.errors import ConfigError
 from auricle.evaluation import neural
@@ -26,7 +27,7 @@ TEMPERATURE = 0.07
 
 @dataclass(frozen=True)
 class Fitted:
-    """A trained head: `scores(X [N, D]) -> [N, C]` in the order of `classes`.
+    """A trained head: `scores(X [N, D]) -> [N, C]` in the order of `classes`; `SCORES` says what they are.
 
     Trained on a mix of layers, it takes X [N, L, D], and `mixture` [L] holds the layers' weights, which sum to 1.
     """
@@ -49,7 +50,13 @@ def fit_ridge(x: Array, labels: Sequence[str], seed: int = 0) -> Fitted:
     mean = x.mean(0)
     scale = float(np.sqrt(np.mean((x - mean) ** 2))) or 1.0
     head = RidgeClassifierCV(alphas=RIDGE_ALPHAS, class_weight="balanced").fit((x - mean) / scale, list(labels))
-    return _fitted(head, lambda new: head.decision_function((new - mean) / scale))
+
+    def scores(new: Array) -> Array:
+        values = np.asarray(head.decision_function((new - mean) / scale))
+        # With two classes scikit-learn returns one column.
+        return np.stack([-values, values], axis=1) if values.ndim == 1 else values
+
+    return Fitted(tuple(map(str, head.classes_)), scores)
 
 
 def fit_linear(x: Array, labels: Sequence[str], seed: int = 0) -> Fitted:
@@ -63,7 +70,7 @@ def fit_linear(x: Array, labels: Sequence[str], seed: int = 0) -> Fitted:
         return LogisticRegression(C=c, class_weight="balanced", max_iter=1000).fit(z[rows], y[rows])
 
     head = fit(_choose_c(y, lambda c, train, val: fit(c, train).score(z[val], y[val])), np.arange(len(y)))
-    return _fitted(head, lambda new: head.decision_function((new - mean) / std))
+    return Fitted(tuple(map(str, head.classes_)), lambda new: np.asarray(head.predict_proba((new - mean) / std)))
 
 
 def fit_knn(x: Array, labels: Sequence[str], seed: int = 0) -> Fitted:
@@ -114,7 +121,11 @@ def _network(x: Array, labels: Sequence[str], train: Callable[[Array, Array], ne
     names, y = np.unique(np.asarray(labels), return_inverse=True)
     mean, std = neural.moments(x)
     network = train((x - mean) / std, y)
-    return Fitted(tuple(map(str, names)), lambda new: network.scores((new - mean) / std), network.mixture())
+
+    def probabilities(new: Array) -> Array:
+        return np.asarray(softmax(network.scores((new - mean) / std).astype(np.float64), axis=1))
+
+    return Fitted(tuple(map(str, names)), probabilities, network.mixture())
 
 
 def _choose_c(y: Array, accuracy: Callable[[float, Array, Array], float]) -> float:
@@ -132,17 +143,10 @@ def _unit(x: Array) -> Array:
     return np.asarray(x / np.where(norm > 0, norm, 1.0))
 
 
-def _fitted(head: Any, decide: Callable[[Array], Array]) -> Fitted:
-    def scores(x: Array) -> Array:
-        values = np.asarray(decide(x))
-        # With two classes scikit-learn returns one column.
-        return np.stack([-values, values], axis=1) if values.ndim == 1 else values
-
-    return Fitted(tuple(str(c) for c in head.classes_), scores)
-
-
 Fit = Callable[[Array, Sequence[str], int], Fitted]
 HEADS: dict[str, Fit] = {"ridge": fit_ridge, "linear": fit_linear, "mlp": fit_mlp, "knn": fit_knn}
+# What the scores of a head are. A ridge is trained towards 1 for the class and -1 for all others.
+SCORES = {"ridge": "margin", "linear": "probability", "mlp": "probability", "knn": "share of the vote"}
 # On a mix of layers. A ridge is solved in one step and neighbours are only looked up: neither can train the mix.
 MIXED: dict[str, Fit] = {"linear": fit_mixed_linear, "mlp": fit_mlp}
 # Heads whose result depends on the seed.

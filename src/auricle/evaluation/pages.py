@@ -8,23 +8,28 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
-from auricle.config import load_yaml
+from auricle.config import TrainConfig, from_dict, load_yaml, used_settings
 from auricle.data.items import Item
 from auricle.data.loader import Loader
-from auricle.evaluation import figures
+from auricle.evaluation import exhibits, figures, spectrograms
 from auricle.evaluation.report import Report
 from auricle.evaluation.results import Result, system_name, verdict
 from auricle.inference.model import Model, load
-from auricle.training.pretrain import MONITOR_FILE, fixed_batch
+from auricle.training.pretrain import FOR_FINETUNING, MONITOR_FILE, fixed_batch
 from auricle.training.run import read_json, read_metrics
 
 RECONSTRUCTED_CLIPS = 3
+MAPPED_CLIPS = 100
 CLASSES_SHOWN = 20
 
 
-def pretraining_page(run: Path, items: Sequence[Item]) -> Path:
-    """`report.html` of a pretraining: settings, loss curves, signs of collapse, reconstructions of some clips."""
+def pretraining_page(run: Path, train: Sequence[Item], val: Sequence[Item] = ()) -> Path:
+    """`report.html` of a pretraining: settings, loss curves, signs of collapse, some clips reconstructed and mapped.
+
+    Clips that were held out come first.
+    """
     model, rows, config = load(run), read_metrics(run), load_yaml(run / "config.yaml")
     data = json.loads((run / "data.json").read_text(encoding="utf-8"))
     last = rows[-1] if rows else {}
@@ -58,10 +63,36 @@ def pretraining_page(run: Path, items: Sequence[Item]) -> Path:
             f"({monitor['classes']} classes; {monitor['split']}). Step 0 is the network before pretraining.",
             "Curve of the accuracy of nearest neighbours over steps, above the line of chance",
         )
-    add_reconstructions(report, model, items, config["seed"])
-    report.heading("Settings")
-    report.code((run / "config.yaml").read_text(encoding="utf-8"))
+    add_reconstructions(report, model, val or train, config["seed"])
+    add_pretraining_map(report, model, [*val, *train])
+    add_settings(report, config, FOR_FINETUNING)
     return report.write(run / "report.html")
+
+
+def add_settings(report: Report, config: Mapping[str, Any], unused: Sequence[str] = ()) -> None:
+    """The settings of a run that have an effect; config.yaml beside the page has all."""
+    if config.get("max_minutes"):
+        # They decided how many steps there were.
+        unused = (*unused, "steps", "epochs")
+    train = used_settings(from_dict(TrainConfig, config["train"], "config.yaml"), unused)
+    report.heading("Settings")
+    text = yaml.safe_dump({**config, "train": train}, sort_keys=False, allow_unicode=True, default_flow_style=None)
+    report.code(text)
+
+
+def add_pretraining_map(report: Report, model: Model, items: Sequence[Item]) -> None:
+    """A map of the beginnings of some clips, as much as the network hears at once."""
+    labels = [item.labels.get("label", "") for item in items]
+    seconds = model.encoder.window_samples / model.encoder.sample_rate
+    heard = [items[i].beginning(seconds) for i in exhibits.spread_over(labels, MAPPED_CLIPS)]
+    heard = [item for item in heard if exhibits.readable(item)]
+    if len(heard) > 1:
+        colours = [item.labels.get("label", "") for item in heard]
+        texts = [item.id + (f": {label}" if label else "") for item, label in zip(heard, colours, strict=True)]
+        what = "Embeddings of the beginnings of clips" + (
+            " (colours: their labels, never learned)." if any(colours) else "."
+        )
+        exhibits.add_map(report, heard, model.embed_items(heard), colours, texts, what)
 
 
 def add_reconstructions(report: Report, model: Model, items: Sequence[Item], seed: int) -> None:
@@ -87,7 +118,7 @@ def add_reconstructions(report: Report, model: Model, items: Sequence[Item], see
     ]
     report.heading("Reconstruction")
     report.figure(
-        figures.reconstruction(columns[0], columns[1], columns[2], [Path(name).stem for name in batch.ids]),
+        spectrograms.reconstruction(columns[0], columns[1], columns[2], [Path(name).stem for name in batch.ids]),
         "Log-mel spectrograms: original, what the network saw (grey is masked), and the masked part filled in by it.",
         "Original, masked and reconstructed spectrograms side by side",
     )
@@ -126,8 +157,7 @@ def finetuning_page(run: Path) -> Path:
             "out, which chooses nothing.",
             "Accuracy curves over steps",
         )
-    report.heading("Settings")
-    report.code((run / "config.yaml").read_text(encoding="utf-8"))
+    add_settings(report, config)
     return report.write(run / "report.html")
 
 
@@ -136,8 +166,8 @@ def result_page(result: Result, path: Path) -> Path:
     titles = {"probe": "Probe", "classification": "Evaluation", "tagging": "Evaluation of tags"}
     report = Report(titles.get(result.task, result.task), result.model["source"])
     facts = {k.replace("_", " "): v for k, v in result.protocol.items() if isinstance(v, str | int | float)}
-    # The interval stands below the scores.
-    facts.pop("interval", None)
+    # The interval stands below the scores, the name of the score above its column.
+    facts = {name: value for name, value in facts.items() if name not in ("interval", "score")}
     report.facts(facts)
     report.heading("Scores")
     report.table(
@@ -172,11 +202,16 @@ def result_page(result: Result, path: Path) -> Path:
         )
     if result.per_class:
         add_classes(report, result.per_class)
-    errors = sorted((i for i in result.items if i.get("label") != i["predicted"]), key=lambda i: -i.get("score", 0.0))
-    if errors and result.task != "tagging":
-        report.heading("Surest errors")
-        columns = ("id", "label", "predicted", "score")
-        report.table(["clip", *columns[1:]], [[e[name] for name in columns] for e in errors[:10]])
+    if result.calibration:
+        report.heading("Calibration")
+        report.figure(
+            figures.calibration(result.calibration),
+            f"How often the model is right when its {result.protocol['score']} is as high: on the dashed line, as "
+            "often as it says." + (" All pairs of a clip and a tag." if result.task == "tagging" else ""),
+            "Reliability diagram: accuracy over confidence",
+        )
+    exhibits.add_result_map(report, result)
+    exhibits.add_errors(report, result)
     report.heading("Reproduce")
     report.code(result.command or "(called from Python)")
     return report.write(path)
@@ -199,17 +234,18 @@ def add_folds(report: Report, protocol: Mapping[str, Any]) -> None:
 
 
 def add_classes(report: Report, classes: Sequence[Mapping[str, Any]]) -> None:
-    """Average precision by class, best first, as bars and as a table."""
-    ordered = sorted(classes, key=lambda c: (c["AP"] is None, -(c["AP"] or 0.0), c["label"]))
+    """Average precision of tags, or recall of classes, best first, as bars and as a table."""
+    key, what = ("AP", "average precision") if "AP" in classes[0] else ("recall", "recall")
+    ordered = sorted(classes, key=lambda c: (c[key] is None, -(c[key] or 0.0), c["label"]))
     report.heading("Classes")
     shown = ordered if len(ordered) <= 2 * CLASSES_SHOWN else ordered[:CLASSES_SHOWN] + ordered[-CLASSES_SHOWN:]
     which = "" if len(shown) == len(ordered) else f" The best and worst {CLASSES_SHOWN} of {len(ordered)} classes."
     report.figure(
-        figures.bars([(c["label"], c["AP"], None, None, "average precision") for c in shown], ours=""),
-        f"Average precision of each class.{which}",
-        "Bars of average precision, a bar per class",
+        figures.bars([(c["label"], c[key], None, None, what) for c in shown], ours=""),
+        f"{what.capitalize()} of each class.{which}",
+        f"Bars of {what}, a bar per class",
     )
-    columns = ("label", "items", "AP", "AUC")
+    columns = ("label", "items", *(name for name in classes[0] if name not in ("label", "items")))
     report.table(columns, [[c[name] for name in columns] for c in ordered], note="Items: clips that have the label.")
 
 

@@ -12,12 +12,20 @@ from auricle.errors import ConfigError
 from auricle.evaluation import heads
 from auricle.evaluation.baselines import baseline
 from auricle.evaluation.cache import Cache
-from auricle.evaluation.classify import RESAMPLES, compare, mean_confusion, mean_items, mean_metrics
-from auricle.evaluation.layers import reading
-from auricle.evaluation.readout import Readout, read_out, readable
+from auricle.evaluation.classify import (
+    RESAMPLES,
+    class_scores,
+    compare,
+    mean_calibration,
+    mean_confusion,
+    mean_items,
+    mean_metrics,
+)
+from auricle.evaluation.layers import Reading, reading
+from auricle.evaluation.readout import Array, Readout, read_out, readable
 from auricle.evaluation.readout import embed_task as embed_task
 from auricle.evaluation.readout import probe_features as probe_features
-from auricle.evaluation.results import Comparison, Result
+from auricle.evaluation.results import Comparison, Exhibits, Result
 from auricle.evaluation.task import Task as Task
 from auricle.inference.model import Model, load, random_model
 
@@ -70,12 +78,17 @@ def probe(
     kept = Cache() if cache else None
     head_seeds = range(seeds) if head in heads.DRAWN else range(1)
 
-    def read(network: Model, seeds: Sequence[int] = head_seeds) -> Readout:
+    def features_of(network: Model) -> tuple[Array, Reading]:
         of_network = reading(layers, pooling, network.encoder.num_layers)
-        return read_out(task, embed_task(network, task, of_network, kept), head, of_network, seeds)
+        return embed_task(network, task, of_network, kept), of_network
+
+    def read(network: Model, seeds: Sequence[int] = head_seeds) -> Readout:
+        features, of_network = features_of(network)
+        return read_out(task, features, head, of_network, seeds)
 
     loaded = load(model) if random_weights is None else random_model(model, random_weights)
-    ours, asked = read(loaded), reading(layers, pooling, loaded.encoder.num_layers)
+    features, asked = features_of(loaded)
+    ours = read_out(task, features, head, asked, head_seeds)
     results: dict[str, Any] = {}
     comparisons: list[Comparison] = []
 
@@ -100,8 +113,10 @@ def probe(
             compare_with(name, head, [read(random_model(model, s), [s]) for s in range(seeds)])
         else:
             # What the field means by MFCC statistics: ridge without standardising would make them look worse.
-            features = readable(baseline(name), task)
-            compare_with(name, "linear", [Readout((probe_features(task, features, "linear"),))])
+            simple = readable(baseline(name), task)
+            compare_with(name, "linear", [Readout((probe_features(task, simple, "linear"),))])
+    index = {name: i for i, name in enumerate(task.manifest.ids)}
+    tested = [index[name] for name in ours.runs[0].ids]
     return Result(
         task="probe",
         metrics=mean_metrics(ours.runs),
@@ -125,13 +140,18 @@ def probe(
             "notes": [fold.note for fold in task.folds if fold.note],
             "tested": len(ours.runs[0].ids),
             "classes": len(set(task.labels)),
+            "score": heads.SCORES[head],
             "interval": f"95 % percentile bootstrap over test items, {RESAMPLES} resamples",
         },
         baselines=results,
         comparisons=comparisons,
         layers=ours.layers,
         confusion=mean_confusion(ours.runs),
+        per_class=class_scores(ours.runs),
+        calibration=[] if heads.SCORES[head] == "margin" else mean_calibration(ours.runs),
         items=mean_items(ours.runs),
+        # Of several layers, the last: the one that a reader expects.
+        exhibits=Exhibits([task.manifest[i] for i in tested], features[tested, -1]),
     )
 
 

@@ -1,16 +1,19 @@
 """A report as one HTML file that works offline, on a phone, in the dark and on paper.
 
-Everything is inside the file: styles, pictures and sounds; a content policy in the page forbids any request. All text
-is escaped, there is no script, and equal content gives an equal file.
+Everything is inside the file: styles (`page.css`), pictures and sounds; a content policy in the page forbids any
+request. All text is escaped, and equal content gives an equal file. The one script, `page.js`, plays sounds on a click;
+the policy names its hash, so that no other runs, and without it only that click is missing.
 """
 
 from __future__ import annotations
 
 import base64
+import hashlib
 import html
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,8 +23,11 @@ from matplotlib.figure import Figure
 from auricle.errors import DataError
 from auricle.evaluation import style
 from auricle.evaluation.results import write_text
+from auricle.evaluation.snippets import Snippet
 
-PAGE_LIMIT: Final = 4_800_000  # bytes
+PAGE_LIMIT: Final = 2_900_000  # bytes
+# Of all sounds of a map together, so that other pictures have room.
+MAP_SOUNDS_LIMIT: Final = 1_300_000
 SVG_LIMIT: Final = 200_000  # bytes; beyond, a picture is so dense that pixels serve it better
 AUDIO_LIMIT: Final = 300_000  # bytes
 ROW_LIMIT: Final = 1000
@@ -41,17 +47,39 @@ _NUMERIC: Final = re.compile(
 )
 
 
+_STYLE: Final = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
+_SCRIPT: Final = Path(__file__).with_name("page.js").read_text(encoding="utf-8")
+_HASH: Final = base64.b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decode()
+_POLICY: Final = (
+    f"default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'; script-src 'sha256-{_HASH}'"
+)
+
+
+@dataclass(frozen=True)
+class Spot:
+    """A place on a picture, in shares of its width from the left and of its height from the top.
+
+    `text` is shown when it is pointed at, `sound` played when it is pressed.
+    """
+
+    x: float
+    y: float
+    text: str
+    sound: Snippet | None = None
+
+
 class Report:
     """A page built from top to bottom; `write` makes the file.
 
-    The page stays below 5 MB: a picture that no longer fits is embedded smaller or left out, and a sound that is too
+    The page stays below 3 MB: a picture that no longer fits is embedded smaller or left out, and a sound that is too
     large is named instead of embedded. The page says so in its place.
     """
 
     def __init__(self, title: str, subtitle: str = "") -> None:
         self.title, self.subtitle = title, subtitle
         self._sections: list[tuple[str, str, list[str]]] = [("", "", [])]
-        self._size = len(_STYLE) + 2000
+        self._size = len(_STYLE) + len(_SCRIPT) + 2000
+        self._sounds = 0
 
     def heading(self, text: str) -> None:
         """Start a section; four or more sections get a table of contents."""
@@ -99,46 +127,71 @@ class Report:
             f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody>\n</table>\n</div>\n{caption}</div>\n"
         )
 
-    def figure(self, figure: Figure, caption: str, alt: str) -> None:
-        """A picture with its caption; `alt` says in words what it shows, for those who cannot see it."""
-        width, height = (round(inches * 100) for inches in figure.get_size_inches())
-        size = f'width="{width}" height="{height}" style="--least: {min(700, round(0.7 * width))}px"'
+    def figure(self, figure: Figure, caption: str, alt: str, sound: Snippet | None = None) -> None:
+        """A picture with its caption, and a sound that belongs to it; `alt` says in words what the picture shows."""
+        width, least = _widths(figure)
+        height = round(figure.get_size_inches()[1] * 100)
+        size = f'width="{width}" height="{height}" style="--least: {least}px"'
+        picture = self._picture(figure, alt, size)
+        self._figure(picture, caption, self._player(sound, len(picture)) if sound else "")
+
+    def map(self, figure: Figure, spots: Sequence[Spot], caption: str, alt: str) -> None:
+        """A picture as in `figure`, with spots that show a text when pointed at and play a sound when pressed.
+
+        Sounds are embedded in the order of the spots while there is room for them.
+        """
+        width, least = _widths(figure)
+        picture = self._picture(figure, alt, "")
+        room = min(PAGE_LIMIT - self._size - len(picture), MAP_SOUNDS_LIMIT)
+        marks, players = [], []
+        for spot in spots:
+            # A text opens towards the middle, where there is room for it.
+            side = ("left" if spot.x > 0.5 else "right") + (" above" if spot.y > 0.85 else "")
+            place = f'style="left: {100 * spot.x:.2f}%; top: {100 * spot.y:.2f}%"'
+            says, plays = _escape(spot.text), ""
+            source = _data_uri(spot.sound.kind, spot.sound.content) if spot.sound else ""
+            if source and len(source) + 100 < room:
+                room -= len(source) + 100
+                self._sounds += 1
+                plays = f' data-sound="sound-{self._sounds}"'
+                players.append(f'<audio id="sound-{self._sounds}" preload="none" src="{source}"></audio>\n')
+            marks.append(
+                f'<button type="button" class="spot {side}" {place} data-text="{says}" aria-label="{says}"{plays}>'
+                "</button>\n"
+            )
+        stage = f'<div class="stage" style="--width: {width}px; --least: {least}px">{picture}\n{"".join(marks)}</div>'
+        self._figure(stage, caption, "".join(players))
+
+    def _player(self, sound: Snippet, beside: int = 0) -> str:
+        """The controls of a sound that fits into the page with `beside` bytes more; else its name."""
+        source = _data_uri(sound.kind, sound.content)
+        if sound.content and self._size + beside + len(source) < PAGE_LIMIT:
+            return f'<audio controls preload="metadata" src="{source}"></audio>'
+        return f'<p class="missing">Not embedded ({sound.size / 1e6:.1f} MB): <code>{_escape(sound.name)}</code></p>'
+
+    def _picture(self, figure: Figure, alt: str, size: str) -> str:
+        """The image of a figure in the best form that fits into the page."""
         for kind, content in _renderings(figure):
             source = _data_uri(kind, content)
             if self._size + len(source) < PAGE_LIMIT:
-                picture = f'<img src="{source}" alt="{_escape(alt)}" {size}>'
-                break
-        else:
-            picture = f'<p class="missing">Left out, as the page would exceed its size limit: {_escape(alt)}</p>'
+                return f'<img src="{source}" alt="{_escape(alt)}" {size}>'
+        return f'<p class="missing">Left out, as the page would exceed its size limit: {_escape(alt)}</p>'
+
+    def _figure(self, content: str, caption: str, behind: str = "") -> None:
         self._add(
-            f'<figure><div class="card scroll" tabindex="0" role="group" aria-label="figure">{picture}</div>\n'
-            f"<figcaption>{_escape(caption)}</figcaption></figure>\n"
+            f'<figure><div class="card scroll" tabindex="0" role="group" aria-label="figure">{content}</div>\n'
+            f"<figcaption>{_escape(caption)}</figcaption>{behind}</figure>\n"
         )
 
-    def audio(self, path: Path | str, caption: str) -> None:
-        """A player for a sound file of less than 300 kB; a larger one is only named.
+    def audio(self, sound: Snippet | Path | str, caption: str) -> None:
+        """A player for a snippet, or for a sound file of less than 300 kB; a larger one is only named.
 
         Raises:
             DataError: the file cannot be read, or browsers do not play files of its kind.
         """
-        path = Path(path)
-        kind = _AUDIO_TYPES.get(path.suffix.lower())
-        if kind is None:
-            raise DataError(
-                f"{path}: a page can play {', '.join(_AUDIO_TYPES)}, got '{path.suffix}'; convert the file."
-            )
-        try:
-            # A sound far over the limit is never read into memory.
-            content = path.read_bytes() if path.stat().st_size < AUDIO_LIMIT else b""
-            size = path.stat().st_size
-        except OSError as error:
-            raise DataError(f"{path}: cannot be read: {error.strerror or error}; check the path.") from error
-        source = _data_uri(kind, content)
-        if size < AUDIO_LIMIT and self._size + len(source) < PAGE_LIMIT:
-            player = f'<audio controls preload="metadata" src="{source}"></audio>'
-        else:
-            player = f'<p class="missing">Not embedded ({size / 1e6:.1f} MB): <code>{_escape(path)}</code></p>'
-        self._add(f'<figure class="audio"><figcaption>{_escape(caption)}</figcaption>{player}</figure>\n')
+        if not isinstance(sound, Snippet):
+            sound = _whole_file(Path(sound))
+        self._add(f'<figure class="audio"><figcaption>{_escape(caption)}</figcaption>{self._player(sound)}</figure>\n')
 
     def code(self, text: str) -> None:
         """Preformatted text, such as a command; long lines wrap."""
@@ -164,7 +217,7 @@ class Report:
             '<meta name="color-scheme" content="light dark">\n<link rel="icon" href="data:,">\n'
             f"<title>{title}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
             f"<header>\n<h1>{title}</h1>\n{subtitle}</header>\n{contents}<main>\n{''.join(opening + sections)}</main>\n"
-            "</body>\n</html>\n"
+            f"<script>{_SCRIPT}</script>\n</body>\n</html>\n"
         )
 
     def write(self, path: Path | str) -> Path:
@@ -263,91 +316,25 @@ def _data_uri(kind: str, content: bytes) -> str:
     return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
 
 
-_POLICY: Final = "default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'"
+def _widths(figure: Figure) -> tuple[int, int]:
+    """CSS pixels of a figure: its width, and the least width at which its letters can be read."""
+    width = round(figure.get_size_inches()[0] * 100)
+    return width, min(700, round(0.7 * width))
 
-_STYLE: Final = """
-:root {
-  --paper: #fbfaf8; --ink: #1f2326; --soft: #5b646b; --line: #dedbd5; --wash: #f1efeb; --accent: #0b5a96;
-  --serif: Charter, "Bitstream Charter", "Iowan Old Style", "Source Serif 4", Cambria, Georgia, serif;
-  --sans: system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", "Noto Sans", "Liberation Sans", sans-serif;
-  --mono: ui-monospace, "SF Mono", "Cascadia Code", Menlo, Consolas, "DejaVu Sans Mono", monospace;
-}
-@media screen and (prefers-color-scheme: dark) {
-  :root { --paper: #16191c; --ink: #e3e5e6; --soft: #9aa3aa; --line: #31373c; --wash: #1f2428; --accent: #7fb8e6; }
-  .card { filter: brightness(.9); }
-}
-* { box-sizing: border-box; }
-html { color-scheme: light dark; -webkit-text-size-adjust: 100%; text-size-adjust: 100%; }
-body {
-  margin: 0 auto; padding: 3.5rem 1.25rem 5rem; max-width: 48.5rem;
-  background: var(--paper); color: var(--ink); font: 1.0625rem/1.6 var(--serif);
-  overflow-wrap: break-word; font-kerning: normal; text-rendering: optimizeLegibility;
-}
-header { margin-bottom: 2.25rem; padding-bottom: 1.5rem; border-bottom: 1px solid var(--line); }
-h1 { margin: 0; font-size: clamp(1.7rem, 1.2rem + 2.4vw, 2.5rem); line-height: 1.15; font-weight: 600;
-  letter-spacing: -.012em; text-wrap: balance; }
-.subtitle { margin: .7rem 0 0; color: var(--soft); font-size: 1.15rem; line-height: 1.45; text-wrap: pretty; }
-h2 { margin: 3rem 0 .8rem; font-size: 1.45rem; line-height: 1.25; font-weight: 600; text-wrap: balance; }
-section { scroll-margin-top: 1rem; }
-p { margin: 0 0 1rem; max-width: 41rem; text-wrap: pretty; hanging-punctuation: first; }
-a { color: var(--accent); text-decoration-thickness: 1px; text-underline-offset: .18em; }
-:focus-visible { outline: 2px solid var(--accent); outline-offset: 2px; }
-nav { margin: 0 0 2.5rem; font: .9rem/1.5 var(--sans); }
-nav p { margin: 0 0 .35rem; color: var(--soft); font-size: .78rem; letter-spacing: .06em; text-transform: uppercase; }
-nav ol { margin: 0; padding: 0; list-style: none; columns: 15rem; column-gap: 2rem; }
-nav li { break-inside: avoid; padding: .1rem 0; }
-nav a { text-decoration: none; }
-nav a:hover { text-decoration: underline; }
-.facts { display: flex; flex-wrap: wrap; gap: 1rem 2.25rem; margin: 1.5rem 0 1.75rem; padding: 1rem 1.25rem;
-  background: var(--wash); border-radius: 6px; font-family: var(--sans); }
-.facts div { min-width: 0; }
-dt { color: var(--soft); font-size: .8rem; line-height: 1.4; }
-dd { margin: .1rem 0 0; font-size: 1.05rem; line-height: 1.35; font-weight: 600; font-variant-numeric: tabular-nums;
-  overflow-wrap: anywhere; }
-.scroll { overflow-x: auto; max-width: 100%; }
-.table { margin: 1.5rem 0 1.75rem; }
-table { border-collapse: collapse; min-width: 100%; font: .9rem/1.45 var(--sans);
-  font-variant-numeric: tabular-nums lining-nums; border: solid var(--ink); border-width: 1.5px 0; }
-th, td { padding: .42rem 1.6rem .42rem 0; max-width: 26rem; text-align: left; vertical-align: baseline;
-  font-weight: 400; }
-th:last-child, td:last-child { padding-right: 0; }
-.number { text-align: right; }
-tbody .number, tbody .short { white-space: nowrap; }
-tbody th:not([class]), tbody td:not([class]) { min-width: 12rem; }
-thead th { color: var(--soft); font-size: .82rem; vertical-align: bottom; border-bottom: 1px solid var(--ink); }
-tbody tr + tr > * { border-top: 1px solid var(--line); }
-.interval { color: var(--soft); font-size: .86em; font-weight: 400; margin-left: .35em; white-space: nowrap; }
-.note, figcaption { color: var(--soft); font: .875rem/1.5 var(--sans); max-width: 41rem; margin: .6rem 0 0; }
-figure { margin: 1.75rem 0 2rem; }
-.card { background: #fff; border: 1px solid var(--line); border-radius: 6px; padding: .75rem; }
-.card img { display: block; margin: 0 auto; height: auto; max-width: max(100%, var(--least)); }
-.missing { margin: 0; color: var(--soft); font: .875rem/1.5 var(--sans); }
-.card .missing { color: #5b646b; }
-.audio { display: grid; grid-template-columns: minmax(0, 1fr) minmax(0, 22rem); gap: .5rem 1.5rem; align-items: center;
-  margin: .75rem 0; }
-.audio figcaption { margin: 0; }
-audio { width: 100%; height: 2.5rem; }
-pre { margin: 1.25rem 0 1.5rem; padding: .9rem 1.1rem; background: var(--wash); border-radius: 6px;
-  font: .84rem/1.55 var(--mono); tab-size: 4; white-space: pre-wrap; overflow-wrap: anywhere; }
-code { font-family: var(--mono); font-size: .95em; }
-pre code { font-size: inherit; }
-@media (max-width: 34rem) {
-  body { padding: 2rem 1rem 3.5rem; font-size: 1rem; }
-  .facts { display: grid; grid-template-columns: repeat(2, minmax(0, 1fr)); gap: .8rem 1rem; padding: .9rem 1rem; }
-  dd .interval { display: block; margin: 0; }
-  .card { padding: .4rem; }
-  .audio { grid-template-columns: minmax(0, 1fr); }
-}
-@media print {
-  :root { --paper: #fff; --wash: #f4f4f2; }
-  body { max-width: none; padding: 0; font-size: 10.5pt; }
-  nav, audio { display: none; }
-  h2 { break-after: avoid; }
-  figure, tr, .facts, pre { break-inside: avoid; }
-  thead { display: table-header-group; }
-  .scroll { overflow: visible; }
-  .card { border: 0; padding: 0; }
-  .card img { max-width: 100%; max-height: 115mm; width: auto; }
-}
-@page { margin: 18mm; }
-"""
+
+def _whole_file(path: Path) -> Snippet:
+    """A sound file as it is; without content if it is large.
+
+    Raises:
+        DataError: the file cannot be read, or browsers do not play files of its kind.
+    """
+    kind = _AUDIO_TYPES.get(path.suffix.lower())
+    if kind is None:
+        raise DataError(f"{path}: a page can play {', '.join(_AUDIO_TYPES)}, got '{path.suffix}'; convert the file.")
+    try:
+        size = path.stat().st_size
+        # A sound far over the limit is never read into memory.
+        content = path.read_bytes() if size < AUDIO_LIMIT else b""
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}; check the path.") from error
+    return Snippet(kind, content, size, str(path))

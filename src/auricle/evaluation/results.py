@@ -17,10 +17,13 @@ from pathlib import Path
 from typing import Any, Final, TypedDict
 
 import numpy as np
+from numpy.typing import NDArray
 
 from auricle import files
+from auricle.data.items import Item
 from auricle.environment import environment
 from auricle.errors import ConfigError, DataError, plural
+from auricle.metrics import Bin
 
 SCHEMA: Final = 1
 
@@ -48,13 +51,27 @@ class Confusion(TypedDict):
 
 
 @dataclasses.dataclass(frozen=True)
+class Exhibits:
+    """What a page shows of the tested clips beside numbers: themselves, and where the network puts them.
+
+    Attributes:
+        items: the clips in the order of the result's `items`.
+        embeddings: [N, D] in the same order, or None where the clips were embedded by several networks.
+    """
+
+    items: Sequence[Item]
+    embeddings: NDArray[np.floating] | None
+
+
+@dataclasses.dataclass(frozen=True)
 class Result:
     """What one evaluation found and everything needed to run it again.
 
     `items` are mappings with `id`, `label`, `predicted` and `score` (of a tagging `id`, `labels`, `predicted` and
     `scores`); `per_class` are mappings with `label` and the metrics of that class; `baselines` maps a name to
-    `{"metrics": {...}}`; `protocol` says how the numbers came about (split, folds, resampling of the intervals);
-    `layers` has a row for each layer where a probe read several (`readout.Readout`).
+    `{"metrics": {...}}`; `protocol` says how the numbers came about (split, folds, what a `score` is, resampling of the
+    intervals); `layers` has a row for each layer where a probe read several (`readout.Readout`); `calibration` are the
+    bins of a reliability diagram, where scores are probabilities or shares. `exhibits` are for the page alone.
 
     Raises:
         DataError: the rows of `confusion` do not fit its labels.
@@ -72,7 +89,9 @@ class Result:
     layers: Sequence[Mapping[str, Any]] = ()
     confusion: Confusion | None = None
     per_class: Sequence[Mapping[str, Any]] = ()
+    calibration: Sequence[Bin] = ()
     items: Sequence[Mapping[str, Any]] = ()
+    exhibits: Exhibits | None = None
     environment: Mapping[str, Any] = dataclasses.field(default_factory=lambda: environment())
 
     def __post_init__(self) -> None:
@@ -88,7 +107,7 @@ class Result:
 
     def payload(self) -> dict[str, Any]:
         """The content of the file, `schema` first."""
-        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "exhibits"}
         return {"schema": SCHEMA, **fields}
 
     def write(self, path: Path | str) -> Path:

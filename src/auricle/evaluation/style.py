@@ -16,6 +16,7 @@ import matplotlib.style
 from matplotlib import font_manager
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 
 WIDTH: Final = 7.0  # inches
 INK, MUTED, AXIS, GRID = "#23272b", "#667079", "#aab2b8", "#e4e7e9"
@@ -23,6 +24,7 @@ OURS, OTHERS, MASKED = "#0b62a4", "#b7c0c7", "#c3cbd1"
 # Okabe and Ito's colours without the yellow, which is too pale on white; told apart with every common colour blindness.
 PALETTE: Final = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#4d5459")
 MARKERS: Final = ("o", "s", "^", "D", "v", "P", "X", "*")
+HALO: Final = [withStroke(linewidth=3, foreground="white")]
 
 # DejaVu comes with matplotlib, so pictures look alike on every machine; the rest is for scripts that it lacks.
 _FONTS: Final = ("DejaVu Sans", "Noto Sans CJK SC", "Noto Sans CJK JP", "Microsoft YaHei", "Arial Unicode MS")

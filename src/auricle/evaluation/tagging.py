@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from auricle.evaluation.classify import BINS
 from auricle.evaluation.results import Quantity, quantity
-from auricle.metrics import class_average_precision, class_roc_auc, tagging_intervals
+from auricle.metrics import Bin, class_average_precision, class_roc_auc, reliability_bins, tagging_intervals
 
 THRESHOLD = 0.5
 TOP = 5
@@ -40,6 +41,10 @@ class TagPredictions:
             {"label": name, "AP": quantity(ap)["value"], "AUC": quantity(auc)["value"], "items": int(count)}
             for name, ap, auc, count in zip(self.classes, *columns, self.truth.sum(0), strict=True)
         ]
+
+    def calibration(self) -> list[Bin]:
+        """Reliability bins over all pairs of an item and a class: how often a tag is true that is given so likely."""
+        return reliability_bins(np.clip(self.scores, 0, 1).ravel(), self.truth.ravel().astype(float), BINS)
 
     def items(self) -> list[dict[str, Any]]:
         """One row per test item: true labels, those that reach the threshold, the likeliest few with their scores."""

@@ -199,7 +199,11 @@ class Model:
         )
 
     def classify_items(self, items: Sequence[Item]) -> NDArray[np.float64]:
-        """Probabilities [items, C] of a data set's items.
+        """Probabilities [items, C] of a data set's items; see `classify_and_embed_items`."""
+        return self.classify_and_embed_items(items)[0]
+
+    def classify_and_embed_items(self, items: Sequence[Item]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Probabilities [items, C] of a data set's items, and their clip embeddings [items, D].
 
         Raises:
             CheckpointError: the model has no classifier.
@@ -208,7 +212,7 @@ class Model:
         classifier, rate = self._need_classifier(), self.encoder.sample_rate
         with self.autocast():
             sounds = (read_item(item.hearing(self.encoder.channel), rate) for item in items)
-            return classifier.clip_probabilities(sounds, self.device)
+            return classifier.clip_outputs(sounds, self.device)
 
     def _need_classifier(self) -> Classifier:
         if self.classifier is None:

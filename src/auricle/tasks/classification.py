@@ -101,7 +101,18 @@ class Classifier(Trainable):
 
     def clip_probabilities(self, sounds: Iterable[NDArray[np.float32]], device: torch.device) -> NDArray[np.float64]:
         """Class probabilities [sounds, C] of whole sounds, each the mean over its windows; autocast is the caller's."""
-        return clip_means(self.encoder, sounds, device, lambda e: self.probabilities(self.logits(e).float()))
+        return self.clip_outputs(sounds, device)[0]
+
+    def clip_outputs(
+        self, sounds: Iterable[NDArray[np.float32]], device: torch.device
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Class probabilities [sounds, C] as in `clip_probabilities`, and the pooled embeddings [sounds, D]."""
+
+        def value(encoded: Encoded) -> Tensor:
+            return torch.cat([self.probabilities(self.logits(encoded).float()), encoded.pooled.float()], dim=1)
+
+        both = clip_means(self.encoder, sounds, device, value)
+        return both[:, : len(self.classes)], both[:, len(self.classes) :]
 
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """`loss`, its `weight` (clips it is a mean over) and, unless tagging, `accuracy` of an augmented batch."""

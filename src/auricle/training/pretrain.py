@@ -48,7 +48,7 @@ SAME_STATISTICS = 1e-3
 # Settings that pretraining has no use for: SSAST's authors pretrain without augmentation, and there are no labels.
 FOR_FINETUNING = (
     *("mixup", "mask_freq", "mask_time", "noise", "label_smoothing", "head_lr_factor"),
-    *("loss", "head", "balanced", "average_epochs"),
+    *("loss", "head", "balanced", "average_epochs", "window_seconds"),
 )
 MONITOR_FILE = "monitor.json"
 
@@ -347,7 +347,7 @@ def measure_statistics(
     for index in np.sort(chosen):
         try:
             # A minute of each is enough, and bounds the memory.
-            wave = torch.from_numpy(read_item(_first_minute(items[index]), config.sample_rate))
+            wave = torch.from_numpy(read_item(items[index].beginning(60.0), config.sample_rate))
         except AudioError as error:
             failure = error
             continue
@@ -367,13 +367,6 @@ def measure_statistics(
             f"the audio is silent or constant: the log-mel values of {plural(len(chosen), 'clip')} do not vary."
         )
     return round(mean, 6), round(std, 6)
-
-
-def _first_minute(item: Item) -> Item:
-    if item.duration <= 60:
-        return item
-    ref = item.streams["audio"]
-    return dataclasses.replace(item, streams={"audio": dataclasses.replace(ref, end=ref.start + 60)}, duration=60.0)
 
 
 def keep_statistics(plan: PretrainPlan, run: Path) -> PretrainPlan:

@@ -1,0 +1,100 @@
+"""Make a page of each kind from real recordings and photograph them for docs/reports.md.
+
+    python benchmarks/screenshots.py [--data FOLDER] [--keep FOLDER]
+
+Needs `fsdd_mini` (spoken digits) and `wakeword5` below --data (AURICLE_DATA, or beside the repository), and Chromium.
+The networks are trained for minutes only: the pages are to be looked at, not their scores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+from PIL import Image
+
+import auricle
+from auricle.evaluation.check_report import check_page
+from auricle.evaluation.pages import result_page
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tests"))
+
+from browser import Browser  # noqa: E402
+
+IMAGES = ROOT / "docs" / "images" / "pages"
+STEPS = {"pretrain": 400, "finetune": 300}
+# Of each picture: the page, its width and height in CSS pixels, dark or not, and what is in view (a section, or a spot
+# to point at).
+SHOTS = {
+    "pretraining": ("pretraining", 1000, 1150, False, ""),
+    "pretraining-reconstruction": ("pretraining", 1000, 800, True, "#reconstruction"),
+    "finetuning": ("finetuning", 1000, 1150, True, ""),
+    "probe": ("probe", 1000, 1300, False, ""),
+    "evaluation": ("evaluation", 1000, 1150, False, ""),
+    "evaluation-calibration": ("evaluation", 1000, 700, True, "#calibration"),
+    "evaluation-map": ("evaluation", 1000, 700, False, ".spot:nth-of-type(8)"),
+    "evaluation-errors": ("evaluation", 1000, 1000, False, "#surest-errors"),
+    "evaluation-phone": ("evaluation", 390, 844, True, ".spot:nth-of-type(3)"),
+    "check": ("check", 1000, 1150, False, "#worth-a-look"),
+    "check-copies": ("check", 1000, 900, False, "#copies"),
+}
+LIMIT = 200_000  # bytes
+
+
+def make_pages(data: Path, folder: Path) -> dict[str, Path]:
+    """A page of each kind in the working directory, whose runs are kept; names on pages are relative to it."""
+    os.chdir(folder)
+    digits, words = data / "fsdd_mini", data / "wakeword5"
+    run, classifier = Path("digits"), Path("classifier")
+    auricle.pretrain("ssast", digits, run, preset="demo", steps=STEPS["pretrain"])
+    auricle.finetune(run, digits, classifier, steps=STEPS["finetune"])
+    return {
+        "pretraining": run / "report.html",
+        "finetuning": classifier / "report.html",
+        "probe": result_page(
+            auricle.probe(run, digits, head="linear", layers="all", baselines=["mfcc"]), Path("probe.html")
+        ),
+        "evaluation": result_page(auricle.evaluate(classifier, digits), Path("evaluation.html")),
+        "check": check_page(auricle.check(words), Path("check.html"), f"auricle check {words.name} --json check.json"),
+    }
+
+
+def photograph(browser: Browser, page: Path, width: int, height: int, dark: bool, view: str, out: Path) -> None:
+    """One picture of what is seen, with 64 colours, which flat pages need no more than."""
+    browser.open(page.resolve(), width, height, dark)
+    if view.startswith("."):
+        browser.point_at(view)
+    elif view:
+        browser.evaluate(f"document.querySelector({view!r}).scrollIntoView()")
+    browser.screenshot(out, whole=False)
+    picture = Image.open(out).convert("RGB")
+    for colours in (128, 64, 32):
+        picture.quantize(colours, dither=Image.Dither.NONE).save(out, optimize=True)
+        if out.stat().st_size < LIMIT:
+            return
+    raise SystemExit(f"{out} has {out.stat().st_size:,} bytes, more than {LIMIT:,}: show less of the page.")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    usual = ROOT.parent / "shared" / "data" / "public"
+    parser.add_argument("--data", type=Path, default=Path(os.environ.get("AURICLE_DATA") or usual))
+    parser.add_argument("--keep", type=Path, help="where runs and pages stay, and are taken from the next time")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary:
+        folder = options.keep or Path(temporary)
+        made = make_pages(options.data.resolve(), folder)
+        IMAGES.mkdir(parents=True, exist_ok=True)
+        with Browser(Path(temporary)) as browser:
+            for name, (page, *how) in SHOTS.items():
+                photograph(browser, made[page], *how, IMAGES / f"{name}.png")
+                print(IMAGES / f"{name}.png")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
