@@ -175,6 +175,11 @@ def json_file(text: str) -> str:
     # Refused here, before hours of work that would have nowhere to go.
     if Path(text).is_dir() or Path(text).suffix == ".html":
         raise argparse.ArgumentTypeError(f"expected a file for JSON, got '{text}'; name it for example result.json")
+    above = next(folder for folder in Path(text).absolute().parents if folder.exists())
+    if not above.is_dir():
+        raise argparse.ArgumentTypeError(f"'{text}' cannot be written: {above} is a file")
+    if not os.access(above, os.W_OK):
+        raise argparse.ArgumentTypeError(f"'{text}' cannot be written: you may not write to the folder {above}")
     return text
 
 

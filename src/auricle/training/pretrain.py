@@ -137,6 +137,7 @@ def plan(
     model, train_config = override((base, chosen.pretrain), settings)
     refuse_unused(train_config, settings, FOR_FINETUNING, "pretraining")
     if start is not None:
+        check_rate(f"--init {init}", base.sample_rate, model.sample_rate)
         named = override((chosen.model, chosen.pretrain), settings)[0]
         if asked:
             check_same_network(model, named, f"--init {init}", f"--preset {asked}")
@@ -168,6 +169,19 @@ def check_same_network(model: MethodConfig, preset: MethodConfig, checkpoint: st
         raise ConfigError(
             f"{checkpoint} is another network than {wanted} ({', '.join(differing)}); leave --preset out to go on with "
             "the checkpoint's own settings."
+        )
+
+
+def check_rate(source: str, trained: int, asked: int) -> None:
+    """Refuse to hear sound at another rate than the weights were trained at.
+
+    Raises:
+        ConfigError: the rates differ.
+    """
+    if asked != trained:
+        raise ConfigError(
+            f"{source} was trained at {trained} Hz, not {asked}; leave out --set sample_rate: sounds of any rate are "
+            "resampled."
         )
 
 

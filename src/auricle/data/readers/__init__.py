@@ -134,7 +134,5 @@ def _raise_empty(manifest: Manifest) -> NoReturn:
         raise DataError(f"{manifest.source}: nothing is left of it: it lists no sound files, or all are excluded.")
     path, reason = manifest.skipped[0]
     advice = "; pip install 'auricle[video]' to read m4a, aac and video" if reason == "unsupported" else ""
-    count = len(manifest.skipped)
-    raise DataError(
-        f"{manifest.source}: none of the {count} sound files can be read, such as {path} ({reason}{advice})."
-    )
+    files = plural(len(manifest.skipped), "sound file")
+    raise DataError(f"{manifest.source}: of {files} none can be read, such as {path} ({reason}{advice}).")
