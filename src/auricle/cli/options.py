@@ -109,7 +109,7 @@ def training_options(p: argparse.ArgumentParser) -> None:
         "--accumulate", type=positive_int, metavar="K", help="compute each process's part of a batch in K pieces"
     )
     p.add_argument("--workers", type=count, default=0, metavar="W", help="processes that read ahead (0: none)")
-    p.add_argument("--seed", type=int, default=0, metavar="S")
+    p.add_argument("--seed", type=int, default=0, metavar="S", help="of all that is drawn: weights, crops, masks")
     p.add_argument("--track", default="", choices=("tensorboard", "wandb", "mlflow"), help="keep the curves there too")
     p.add_argument("--dry-run", action="store_true", help="print parameters, memory, steps and time, and stop")
     p.add_argument("--quiet", action="store_true", help="no progress")
