@@ -26,7 +26,7 @@ def verbs() -> dict[str, argparse.ArgumentParser]:
 def options_of(verb: str) -> str:
     """Usage and a table of all arguments of a command, in Markdown."""
     parser = verbs()[verb]
-    formatter = argparse.HelpFormatter(parser.prog, width=100)
+    formatter = argparse.HelpFormatter(parser.prog, width=84)
     formatter.add_usage(parser.usage, parser._actions, parser._mutually_exclusive_groups, prefix="")
     rows = [_row(action) for action in parser._actions if action.dest != "help"]
     table = "\n".join(["| argument | meaning |", "|---|---|", *rows])
@@ -37,11 +37,10 @@ def _row(action: argparse.Action) -> str:
     name = ", ".join(action.option_strings) or str(action.metavar or action.dest)
     if action.option_strings and action.nargs != 0:
         name += f" {action.metavar or '|'.join(map(str, action.choices or (action.dest.upper(),)))}"
-    meaning = (action.help or "").strip()
-    notes = [meaning[0].upper() + meaning[1:] + "."] if meaning else []
+    notes = [action.help or ""]
     if action.required and action.option_strings:
-        notes.append("Required.")
+        notes.append("required")
     if action.default not in (None, "", [], (), False, 0, 0.0, argparse.SUPPRESS):
-        notes.append(f"Default: `{action.default}`.")
+        notes.append(f"default `{action.default}`")
     # A bar within backticks divides no cell.
-    return f"| `{name}` | {' '.join(notes)} |"
+    return f"| `{name}` | {'; '.join(notes)} |"

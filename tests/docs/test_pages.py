@@ -219,9 +219,9 @@ def test_a_block_that_fails_is_named_by_its_line(
 def test_options_are_those_of_the_parser() -> None:
     text = options_of("pretrain")
     assert "auricle pretrain [-h]" in text
-    assert "| `--out RUN` | Run directory; the same command resumes it. Required. |" in text
+    assert "| `--out RUN` | run directory; the same command resumes it; required |" in text
     assert "| `--workers W` |" in text
-    assert "| `--track tensorboard|wandb|mlflow` | Keep the curves there too. |" in text
+    assert "| `--track tensorboard|wandb|mlflow` | keep the curves there too |" in text
     parse_auricle(["pretrain", "ssast", "x", "--out", "y"])
 
 

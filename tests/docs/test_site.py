@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from browser import CHROMIUM, Browser
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 # What a browser fetches of itself: scripts, styles, pictures and fonts, but not links.
 FETCHED = re.compile(r"""(?:<(?:script|img|iframe|source)\b[^>]*\bsrc=|<link\b[^>]*\bhref=)["']?(https?:)?//[^"'> ]+""")
@@ -50,7 +52,22 @@ def test_nothing_is_fetched_from_elsewhere(site: Path) -> None:
 def test_options_and_signatures_are_filled_in(site: Path) -> None:
     pretrain = (site / "commands" / "pretrain.html").read_text(encoding="utf-8")
     assert "--checkpoint-every" in pretrain
-    assert "As many steps as fit in M minutes." in pretrain
+    assert "as many steps as fit in M minutes" in pretrain
     reference = (site / "api.html").read_text(encoding="utf-8")
     assert "max_minutes" in reference
     assert "Returns" in reference or "returns the run directory" in reference
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium, chromium-browser or google-chrome on the PATH")
+def test_pages_fit_a_phone_and_ask_nobody_for_anything(site: Path, tmp_path: Path) -> None:
+    papers = {}
+    with Browser(tmp_path) as browser:
+        for page in sorted(set(site.rglob("*.html")) - {site / "404.html"}):
+            browser.open(page, 390)
+            assert browser.evaluate("document.documentElement.scrollWidth") == 390, page
+            assert browser.messages == [], page
+            assert {url.partition(":")[0] for url in browser.requests} <= {"file", "data"}, page
+        for dark in (False, True):
+            browser.open(site / "index.html", 1200, dark=dark)
+            papers[dark] = browser.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert papers[False] != papers[True]
