@@ -29,5 +29,5 @@ def unit_spread(features: Tensor) -> float:
     Features that lie evenly in all directions have D ** -0.5; near 0 they all point the same way. As BYOL's descendants
     log it: unbiased, sqrt(variance + 1e-6).
     """
-    unit = torch.nn.functional.normalize(features.float(), dim=-1)
+    unit = torch.nn.functional.normalize(features.detach().float(), dim=-1)
     return float((unit.var(0) + 1e-6).sqrt().mean())

@@ -5,19 +5,20 @@ B batch, N tokens, D width, H heads.
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention: one fused qkv projection with bias, scale (D / H) ** -0.5."""
+    """Multi-head self-attention: one fused qkv projection, scale (D / H) ** -0.5."""
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, heads: int, qkv_bias: bool = True) -> None:
         super().__init__()
         if width % heads:
             raise ValueError(f"width ({width}) must be a multiple of heads ({heads})")
         self.heads = heads
-        self.qkv = nn.Linear(width, 3 * width)
+        self.qkv = nn.Linear(width, 3 * width, bias=qkv_bias)
         self.proj = nn.Linear(width, width)
 
     def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
@@ -42,16 +43,46 @@ class MLP(nn.Module):
         return projected
 
 
-class Block(nn.Module):
-    """x += Attention(LN(x)); x += MLP(LN(x)), LayerNorm eps 1e-6 as in timm's ViT."""
+class DropPath(nn.Module):
+    """In training, drops what a branch adds for some clips of a batch, and raises the rest by as much (timm's)."""
 
-    def __init__(self, width: int, heads: int, mlp_ratio: float = 4.0) -> None:
+    def __init__(self, probability: float) -> None:
+        super().__init__()
+        self.probability = probability
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [B, ...]; drawn for each clip from torch's global generator, as dropout is."""
+        if not self.training or not self.probability:
+            return x
+        kept = torch.rand(len(x), *[1] * (x.ndim - 1), device=x.device) >= self.probability
+        return x * kept / (1 - self.probability)
+
+
+class Block(nn.Module):
+    """x += Attention(LN(x)); x += MLP(LN(x)), LayerNorm eps 1e-6 as in timm's ViT.
+
+    `drop_path` is the probability with which each of the two is left out of a clip in training.
+    """
+
+    def __init__(
+        self, width: int, heads: int, mlp_ratio: float = 4.0, *, qkv_bias: bool = True, drop_path: float = 0.0
+    ) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(width, eps=1e-6)
-        self.attn = Attention(width, heads)
+        self.attn = Attention(width, heads, qkv_bias)
         self.norm2 = nn.LayerNorm(width, eps=1e-6)
         self.mlp = MLP(width, int(width * mlp_ratio))
+        self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
-        x = x + self.attn(self.norm1(x), keep)
-        return x + self.mlp(self.norm2(x))
+        x = x + self.drop_path(self.attn(self.norm1(x), keep))
+        return x + self.drop_path(self.mlp(self.norm2(x)))
+
+
+def reset_linears(module: nn.Module, std: float = 0.02) -> None:
+    """ViT's start: truncated normal weights and zero biases of all linear layers in a module."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear):
+            nn.init.trunc_normal_(layer.weight, std=std)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)

@@ -24,15 +24,11 @@ _MOST_WEIGHTS = 10**10
 
 
 @dataclass(frozen=True)
-class PatchConfig:
-    """A network of `depth` layers of `width` over the patches of a spectrogram, and its front end.
+class SpectrogramConfig:
+    """A network of `depth` layers of `width` over the patches of a mel spectrogram.
 
-    `window_frames` is the length the table of positions is made for; shorter clips use its first columns.
-    `attend_padding` lets padding take part and pads every clip to `window_frames`, as the official code of these
-    methods does; without it, a clip gives the same result whatever it is batched with.
-    `pad_normalised` pads with 0 after normalising (SUPERB's form), not with a log-mel of 0 before it.
+    `window_frames` is the length the table of positions is made for.
     `channel` is what is heard of a file with several: "mean", or a number from 0.
-    `pooling` is over the patch tokens ("mean"), or over the tokens before them ("prefix").
     """
 
     width: int = 192
@@ -45,23 +41,11 @@ class PatchConfig:
     window_frames: int = 1024
     patch_freq: int = 16
     patch_time: int = 16
-    stride_freq: int = 16
-    stride_time: int = 16
-    finetune_stride_freq: int = 10
-    finetune_stride_time: int = 10
-    pooling: Literal["mean", "prefix"] = "mean"
-    attend_padding: bool = False
-    pad_normalised: bool = False
-    position_init: Literal["normal", "sincos"] = "normal"
 
     def __post_init__(self) -> None:
         check_ranges(
             self,
-            positive=(
-                *("width", "depth", "mel_bins", "window_frames", "norm_std"),
-                *("patch_freq", "patch_time", "stride_freq", "stride_time"),
-                *("finetune_stride_freq", "finetune_stride_time"),
-            ),
+            positive=("width", "depth", "mel_bins", "window_frames", "norm_std", "patch_freq", "patch_time"),
         )
         if not 1000 <= self.sample_rate <= 768_000:
             raise ConfigError(f"sample_rate must lie from 1,000 to 768,000 Hz, got {self.sample_rate}.")
@@ -89,6 +73,31 @@ class PatchConfig:
     @property
     def kernel(self) -> tuple[int, int]:
         return self.patch_freq, self.patch_time
+
+
+@dataclass(frozen=True)
+class PatchConfig(SpectrogramConfig):
+    """Patches that may overlap, and a table of positions that is stretched or cut for other lengths.
+
+    Clips shorter than `window_frames` use the first columns of the table of positions.
+    `attend_padding` lets padding take part and pads every clip to `window_frames`, as the official code of these
+    methods does; without it, a clip gives the same result whatever it is batched with.
+    `pad_normalised` pads with 0 after normalising (SUPERB's form), not with a log-mel of 0 before it.
+    `pooling` is over the patch tokens ("mean"), or over the tokens before them ("prefix").
+    """
+
+    stride_freq: int = 16
+    stride_time: int = 16
+    finetune_stride_freq: int = 10
+    finetune_stride_time: int = 10
+    pooling: Literal["mean", "prefix"] = "mean"
+    attend_padding: bool = False
+    pad_normalised: bool = False
+    position_init: Literal["normal", "sincos"] = "normal"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_ranges(self, positive=("stride_freq", "stride_time", "finetune_stride_freq", "finetune_stride_time"))
 
     @property
     def stride(self) -> tuple[int, int]:

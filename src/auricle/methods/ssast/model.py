@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from auricle.methods.spectrogram.encoder import PatchEncoder, Tokens
 from auricle.methods.ssast.config import SSASTConfig
-from auricle.nn.transformer import Block
+from auricle.nn.transformer import Block, reset_linears
 
 
 class SSASTEncoder(PatchEncoder):
@@ -27,10 +27,7 @@ class SSASTEncoder(PatchEncoder):
 
     def reset_parameters(self) -> None:
         """Truncated normal linear weights, zero biases; tokens and positions as `reset_positions`."""
-        for module in self.blocks.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.trunc_normal_(module.weight, std=self.config.init_std)
-                nn.init.zeros_(module.bias)
+        reset_linears(self.blocks, self.config.init_std)
         self.reset_positions()
 
     def transform(self, tokens: Tokens) -> list[Tensor]:
