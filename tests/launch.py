@@ -18,6 +18,7 @@ from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+from auricle.methods import get_method, method_names
 from auricle.training.checkpoint import steps_saved
 
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -116,6 +117,11 @@ class Together:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
         return self.wait()
+
+
+def pretrained_methods() -> list[str]:
+    """The methods of the registry that can be pretrained."""
+    return [name for name in method_names() if "pretrain" in get_method(name).CAPABILITIES]
 
 
 def run_and_kill(log: Path, run: Path, *arguments: object, kills: int, seed: int = 0) -> list[int]:

@@ -70,7 +70,9 @@ def batch(network: Any, clips: int = 4, seed: int = 0) -> Batch:
     window = network.window_samples
     waves, lengths = padded([window - 1000 * (row % 3) if window > 4000 else window for row in range(clips)])
     stream = Stream(waves, lengths, network.sample_rate)
-    return Batch({"audio": stream}, Draw(seed, (0,) * clips, tuple(range(clips))), tuple(map(str, range(clips))))
+    draw, ids = Draw(seed, (0,) * clips, tuple(range(clips))), tuple(map(str, range(clips)))
+    others = [Stream(waves.roll(shift, 0), lengths.roll(shift), network.sample_rate) for shift in (1, 2)]
+    return Batch({"audio": stream}, draw, ids, partners=tuple(Batch({"audio": other}, draw, ids) for other in others))
 
 
 def tensors(encoded: Encoded) -> list[Tensor]:

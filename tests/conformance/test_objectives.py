@@ -104,6 +104,8 @@ def test_the_loss_does_not_depend_on_padding_or_neighbours(name: str) -> None:
     want = task(given, 0.0)
     got = task(dataclasses.replace(given, streams={"audio": wider}), 0.0)
     torch.testing.assert_close(got["loss"], want["loss"], atol=1e-5, rtol=1e-5)
+    if task.whole_batch:
+        return
     # Micro-batches, weighted as they ask to be, add up to the batch.
     parts = [task(given.rows(i, i + 2), 0.0) for i in (0, 2)]
     mean = sum(p["loss"] * p["weight"] for p in parts) / sum(p["weight"] for p in parts)

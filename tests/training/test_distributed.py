@@ -26,7 +26,7 @@ from auricle.errors import AuricleError, ConfigError, Interrupted, NonFiniteLoss
 from auricle.training import checkpoint as ckpt
 from auricle.training.checkpoint import steps_saved
 from auricle.training.distributed import Group, processes
-from launch import Command, Together
+from launch import Command, Together, pretrained_methods
 
 STEPS = 8
 # Batches of 7: the rows of two processes, and their micro-batches, differ in number.
@@ -126,6 +126,18 @@ def test_two_processes_train_as_one(alone: Path, pair: Path) -> None:
     assert log.count(f"run: {pair}\n") == 1
     assert log.count(f"step {STEPS}/{STEPS}") == 1
     assert "processes: 2" in (pair / "config.yaml").read_text()
+
+
+@pytest.mark.parametrize("method", [name for name in pretrained_methods() if name != "ssast"])
+def test_every_method_trains_in_two_processes_as_in_one(method: str, tones: Path, tmp_path: Path) -> None:
+    command = ("pretrain", method, tones, "--preset", "test", "--steps", 3, *SETTINGS, "--set", "optimizer=adamw")
+    assert Command(tmp_path / "log", *command, "--out", tmp_path / "one", prepare=keep_all).wait() == 0
+    codes = Together(tmp_path / "log", 2, *command, "--out", tmp_path / "two", prepare=keep_all).wait()
+    assert codes == [0, 0], (tmp_path / "log").read_text()
+    one, two = gradients(tmp_path / "one"), gradients(tmp_path / "two")
+    assert largest_difference(one, two) < 2e-6 * max(1.0, *(float(x.abs().max()) for x in one.values()))
+    for first, second in zip(rows_of(tmp_path / "one"), rows_of(tmp_path / "two"), strict=True):
+        assert second["loss"] == pytest.approx(first["loss"], rel=1e-5)
 
 
 def test_accumulation_within_processes(pretraining: Sequence[object], tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from auricle.training.checkpoint import steps_saved
 from auricle.training.job import Job
 from auricle.training.planning import Costs
 from auricle.training.run import locked
-from launch import Command, run_and_kill
+from launch import Command, pretrained_methods, run_and_kill
 
 STEPS = 30
 PRETRAIN = ("--preset", "test", "--steps", STEPS, "--checkpoint-every", 2, "--set", "validate_every=7")
@@ -83,6 +83,16 @@ def test_pretraining_killed_and_resumed_ends_with_the_same_bits(
     assert at == sorted(set(at))
     assert f"resuming {tmp_path / 'run'} at step" in log.read_text()
     assert_same(tmp_path / "run", straight_pretraining)
+
+
+@pytest.mark.parametrize("method", [name for name in pretrained_methods() if name != "ssast"])
+def test_every_method_killed_and_resumed_ends_with_the_same_bits(method: str, tones: Path, tmp_path: Path) -> None:
+    # Teachers, centres and running statistics among them.
+    steps = 10
+    command = ("pretrain", method, tones, "--preset", "test", "--steps", steps, "--checkpoint-every", 2)
+    assert run_and_kill(tmp_path / "log", tmp_path / "straight", *command, kills=0) == []
+    assert run_and_kill(tmp_path / "log", tmp_path / "run", *command, kills=2)
+    assert_same(tmp_path / "run", tmp_path / "straight", steps)
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -10,11 +10,13 @@ import math
 import torch
 from torch import Tensor, nn
 
+from auricle.audio.frontends import Frontend
+
 # The least power, in front of the logarithm: -100 dB.
 LEAST_POWER = 1e-10
 
 
-class DecibelMel(nn.Module):
+class DecibelMel(Frontend):
     """Power of triangular mel filters in decibels, no lower than `top_db` below the loudest value of the clip.
 
     Frame i is centred at sample i * hop: half a window is mirrored at both ends of each clip, whatever it is batched

@@ -24,7 +24,7 @@ from auricle.data.loader import read_item
 from auricle.data.randomness import torch_seed
 from auricle.errors import CheckpointError, ConfigError
 from auricle.methods import find_preset, get_method, get_preset
-from auricle.methods.base import AudioEncoder, Encoded, Objective, Trainable
+from auricle.methods.base import AudioEncoder, Encoded, EncoderOnly, Objective, Trainable
 from auricle.tasks.classification import Classifier
 from auricle.tasks.pooling import Pooling, pool
 from auricle.tasks.windows import clip_means, embed_clip, encode
@@ -89,13 +89,18 @@ class Model:
     """
 
     def __init__(
-        self, module: Trainable | AudioEncoder, config: dict[str, Any], hash: str, source: str, precision: str = "auto"
+        self,
+        module: Trainable | EncoderOnly | AudioEncoder,
+        config: dict[str, Any],
+        hash: str,
+        source: str,
+        precision: str = "auto",
     ) -> None:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         module = module.to(self.device).eval()
         self.classifier = module if isinstance(module, Classifier) else None
         self.objective = module if isinstance(module, Objective) else None
-        self.encoder = module.encoder if isinstance(module, Trainable) else module
+        self.encoder = module if isinstance(module, AudioEncoder) else module.encoder
         self.config, self.hash, self.source = config, hash, source
         self.precision = resolve_precision(precision, self.device)
 
@@ -303,7 +308,7 @@ def random_model(source: str | Path, seed: int, precision: str = "auto") -> Mode
     return Model(encoder, config, f"random-{seed}", f"{source} (random weights, seed {seed})", precision)
 
 
-def build_module(checkpoint: Checkpoint) -> Trainable:
+def build_module(checkpoint: Checkpoint) -> Trainable | EncoderOnly:
     """The network of a checkpoint, without its weights.
 
     Raises:
@@ -314,10 +319,12 @@ def build_module(checkpoint: Checkpoint) -> Trainable:
     settings = from_dict(method.CONFIG, config["model"], str(checkpoint.path / "config.json"))
     if config["kind"] == "pretraining":
         return method.build_objective(settings)
+    if config["kind"] == "encoder":
+        return EncoderOnly(method.build_encoder(settings))
     if config["kind"] == "classifier":
         classes = config.get("classes")
         if not isinstance(classes, list) or not classes or not all(isinstance(name, str) for name in classes):
             raise CheckpointError(f"{checkpoint.path / 'config.json'}: expected a list of class names in 'classes'.")
-        kinds = {key: config[key] for key in ("task", "loss", "head") if key in config}
+        kinds = {key: config[key] for key in ("task", "loss", "head", "head_layers") if key in config}
         return Classifier(method.build_encoder(settings), classes, **kinds)
     raise CheckpointError(f"{checkpoint.path} is of the unknown kind '{config['kind']}'.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import pickle
 import re
 import warnings
@@ -10,21 +11,31 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from auricle.config import to_dict
 from auricle.data.labels import Task
 from auricle.errors import CheckpointError
 from auricle.files import sha256
 from auricle.methods import get_method, method_names
-from auricle.methods.base import Imported, Trainable, quirks
+from auricle.methods.base import EncoderOnly, Imported, quirks
 from auricle.tasks.classification import Classifier
 from auricle.training.checkpoint import restore, save_checkpoint
 
 # Keys under which trainers wrap a state dict.
 WRAPPERS = ("state_dict", "model", "model_state_dict", "module")
+# Networks that stand side by side in a file of self-distillation; their tensors become "teacher/NAME".
+BRANCHES = ("teacher", "student")
+# What trainers save beside tensors: plain values that run no code when they are read.
+_SCALAR: Any = np.float64(0).__reduce__()[0]
+PLAIN_DATA: list[Any] = [
+    *(argparse.Namespace, np.dtype, np.dtypes.Float64DType, np.dtypes.Float32DType, np.dtypes.Int64DType),
+    # numpy 2 has moved the function.
+    *((_SCALAR, f"numpy.{module}.multiarray.scalar") for module in ("_core", "core")),
+]
 
 
 @dataclass(frozen=True)
@@ -89,6 +100,7 @@ def import_checkpoint(
     }
     if isinstance(module, Classifier):
         config |= {"classes": list(module.classes), "label": "label", "task": module.task, "loss": module.loss}
+        config["head"] = imported.head
     path = save_checkpoint(out.absolute().parent, out.name, weights=module.state_dict(), config=config)
     return ImportReport(path, imported)
 
@@ -105,7 +117,7 @@ def read_state(file: Path) -> dict[str, Tensor]:
         if file.suffix == ".safetensors":
             loaded: Any = load_file(file)
         else:
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), torch.serialization.safe_globals(PLAIN_DATA):
                 warnings.simplefilter("ignore")
                 loaded = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -125,6 +137,10 @@ def read_state(file: Path) -> dict[str, Tensor]:
             f"{file} ({file.stat().st_size:,} bytes) cannot be read as a checkpoint: it is damaged, or only a part of "
             "it was downloaded; download it again."
         ) from None
+    if isinstance(loaded, Mapping) and any(isinstance(loaded.get(branch), Mapping) for branch in BRANCHES):
+        # DINO's layout: each network beside the other, the optimizer's state and the arguments.
+        parts = {branch: loaded[branch] for branch in BRANCHES if isinstance(loaded.get(branch), Mapping)}
+        loaded = {f"{branch}/{name}": value for branch, part in parts.items() for name, value in part.items()}
     for wrapper in WRAPPERS:
         if isinstance(loaded, Mapping) and isinstance(loaded.get(wrapper), Mapping):
             loaded = loaded[wrapper]
@@ -157,7 +173,7 @@ def recognise(state: Mapping[str, Tensor], options: Mapping[str, Any] | None, wh
 
 def build(
     imported: Imported, classes: Sequence[str] = (), where: str = "the file", task: Task = "classification"
-) -> Trainable:
+) -> nn.Module:
     """The module of an imported checkpoint with its weights.
 
     Raises:
@@ -171,10 +187,11 @@ def build(
     if len(set(names)) != len(names):
         raise CheckpointError(f"the names for the classes of {where} must be different, but some are given twice.")
 
-    def fresh() -> Trainable:
+    def fresh() -> nn.Module:
         if imported.kind == "pretraining":
             return method.build_objective(imported.config)
-        return Classifier(method.build_encoder(imported.config), names, task=task)
+        encoder = method.build_encoder(imported.config)
+        return Classifier(encoder, names, task=task, head=imported.head) if names else EncoderOnly(encoder)
 
     # What is drawn here is overwritten; the caller's generators stay as they are.
     with torch.random.fork_rng(devices=[]):

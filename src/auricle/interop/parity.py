@@ -60,9 +60,9 @@ class CaseResult:
 
 def families() -> dict[str, Family]:
     """What can be computed, by the contract's name."""
-    from auricle.interop import parity_metrics, parity_sed, parity_ssast
+    from auricle.interop import parity_atst, parity_metrics, parity_sed, parity_ssast
 
-    return {**parity_ssast.FAMILIES, **parity_metrics.FAMILIES, **parity_sed.FAMILIES}
+    return {**parity_atst.FAMILIES, **parity_ssast.FAMILIES, **parity_metrics.FAMILIES, **parity_sed.FAMILIES}
 
 
 def find_cases(paths: Sequence[Path]) -> list[Path]:

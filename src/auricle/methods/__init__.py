@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     _CHECKED: tuple[Method, ...] = (ssast,)
 
 METHODS: dict[str, str] = {
+    "atst-clip": "auricle.methods.atst.clip",
+    "atst-frame": "auricle.methods.atst.frame",
     "ssast": "auricle.methods.ssast",
 }
 

@@ -60,6 +60,8 @@ class Encoded:
         times: centres [t] in seconds from the start of the clip.
         valid: [B, t], False for columns that hold nothing but padding.
         pooled: [B, D], pooled as the method's paper pools.
+        summaries: of each layer, the vector [B, K] that the method's own probes read of a clip; empty if they read
+            `pooled` only.
     """
 
     layers: tuple[Tensor, ...]
@@ -68,6 +70,7 @@ class Encoded:
     times: Tensor
     valid: Tensor
     pooled: Tensor
+    summaries: tuple[Tensor, ...] = ()
 
     def frames(self, layer: int = -1) -> Tensor:
         """One vector per time step [B, t, f * D]: the frequency rows side by side."""
@@ -103,6 +106,11 @@ class AudioEncoder(nn.Module, ABC):
     min_samples: int
     window_samples: int
     window_hop: int
+
+    @property
+    def summary_dim(self) -> int:
+        """K, the width of a layer's part of `Encoded.summaries`, or D without them."""
+        return self.dim
 
     @abstractmethod
     def forward(self, waves: Tensor, lengths: Tensor | None = None) -> Encoded:
@@ -140,13 +148,28 @@ class SpectrogramEncoder(AudioEncoder):
         return self.forward_features(*self.features(waves, lengths))
 
 
+class EncoderOnly(nn.Module):
+    """An encoder whose file holds no pretext task and no classifier; its weights are named `encoder.*` as in those."""
+
+    def __init__(self, encoder: AudioEncoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+
 class Trainable(nn.Module, ABC):
     """What the training loop trains: an encoder with a loss. It knows no optimizer, device, trainer or logger.
 
     All that is saved and resumed is in its state dict: a teacher network is a submodule, its counters are buffers.
+
+    Attributes:
+        partners: how many other clips are to come with each in `Batch.partners`, to be mixed into it.
+        whole_batch: whether the loss is one of the whole batch, as with batch normalisation, so that it is not that of
+            micro-batches.
     """
 
     encoder: AudioEncoder
+    partners: int = 0
+    whole_batch: bool = False
 
     @abstractmethod
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
@@ -255,13 +278,14 @@ class Imported:
     """
 
     method: str
-    kind: Literal["pretraining", "classifier"]
+    kind: Literal["pretraining", "encoder", "classifier"]
     config: MethodConfig
     state: dict[str, Tensor]
     tensors: tuple[ImportedTensor, ...]
     preset: str
     classes: int = 0
     assumed: str = ""
+    head: Literal["linear", "batchnorm"] = "linear"
 
 
 def quirks(config: MethodConfig) -> dict[str, Any]:

@@ -19,11 +19,11 @@ from auricle.data.batch import Batch
 from auricle.data.labels import Task
 from auricle.errors import ConfigError
 from auricle.methods.base import AudioEncoder, Encoded, SpectrogramEncoder, Trainable
-from auricle.nn.heads import ClassifierHead, LayerMixHead
+from auricle.nn.heads import BatchNormHead, ClassifierHead, LayerMixHead
 from auricle.tasks.windows import Window, clip_means, encode
 
 Loss = Literal["ce", "bce"]
-Head = Literal["linear", "mix"]
+Head = Literal["linear", "mix", "batchnorm"]
 
 
 class Classifier(Trainable):
@@ -32,7 +32,8 @@ class Classifier(Trainable):
     Both losses take soft targets, so mixup is right under them: cross-entropy ("ce"), whose probabilities sum to 1, and
     binary cross-entropy ("bce"), where every class has a probability of its own. Tagging needs the second; SSAST uses
     it for some classifications too. The head reads the encoder's pooled output ("linear"), or a learned mixture of its
-    layers ("mix", as SUPERB evaluates).
+    layers ("mix", as SUPERB evaluates), or the summaries of its last `head_layers` layers through batch normalisation
+    ("batchnorm", as DINO's linear probe and ATST's fine-tuning).
 
     Args:
         encoder: any; augmentation of features needs a `SpectrogramEncoder`, between whose halves it works.
@@ -49,6 +50,7 @@ class Classifier(Trainable):
         task: Task = "classification",
         loss: Loss | None = None,
         head: Head = "linear",
+        head_layers: int = 1,
         mask_freq: int = 0,
         mask_time: int = 0,
         noise: bool = False,
@@ -59,9 +61,13 @@ class Classifier(Trainable):
         self.classes = tuple(classes)
         self.task: Task = task
         self.loss: Loss = loss or ("bce" if task == "tagging" else "ce")
-        self.head: ClassifierHead | LayerMixHead
+        self.head_layers = head_layers
+        self.head: ClassifierHead | LayerMixHead | BatchNormHead
         if head == "linear":
             self.head = ClassifierHead(encoder.dim, len(self.classes))
+        elif head == "batchnorm":
+            self.head = BatchNormHead(head_layers * encoder.summary_dim, len(self.classes))
+            self.whole_batch = True
         else:
             self.head = LayerMixHead(encoder.num_layers, encoder.dim, len(self.classes))
         self.mask_freq, self.mask_time, self.noise = mask_freq, mask_time, noise
@@ -82,6 +88,8 @@ class Classifier(Trainable):
                 layers = [torch.cat(pair, dim=1) for pair in zip(encoded.prefix, layers, strict=True)]
                 valid = F.pad(valid, (encoded.prefix[0].shape[1], 0), value=True)
             result = self.head(layers, valid)
+        elif isinstance(self.head, BatchNormHead):
+            result = self.head(torch.cat((encoded.summaries or (encoded.pooled,))[-self.head_layers :], dim=1))
         else:
             result = self.head(encoded.pooled)
         return result
@@ -136,8 +144,8 @@ class Classifier(Trainable):
     def _encode_augmented(self, batch: Batch) -> Encoded:
         if not self.augments:
             return self.encoder(batch.audio.data, batch.audio.lengths)
-        features, frames = self._spectrogram_encoder.features(batch.audio.data, batch.audio.lengths)
-        return self._spectrogram_encoder.forward_features(self.augment(features, frames, batch), frames)
+        features, frames = self.spectrogram_encoder.features(batch.audio.data, batch.audio.lengths)
+        return self.spectrogram_encoder.forward_features(self.augment(features, frames, batch), frames)
 
     @property
     def augments(self) -> bool:
@@ -145,13 +153,14 @@ class Classifier(Trainable):
         return bool(self.mask_freq or self.mask_time or self.noise)
 
     @property
-    def _spectrogram_encoder(self) -> SpectrogramEncoder:
+    def spectrogram_encoder(self) -> SpectrogramEncoder:
+        """The encoder, which must be one."""
         assert isinstance(self.encoder, SpectrogramEncoder)
         return self.encoder
 
     def augment(self, features: Tensor, frames: Tensor, batch: Batch) -> Tensor:
         """SpecAugment, noise and roll on features [B, T, F], each row by its own draw."""
-        rows, pad_value = [], self._spectrogram_encoder.pad_value
+        rows, pad_value = [], self.spectrogram_encoder.pad_value
         for row, x in enumerate(features):
             rng = batch.draw.rng("augment", row)
             real = int(frames[row])

@@ -136,8 +136,12 @@ def plan(
         base = from_dict(module.CONFIG, start.config["model"], str(start.path))
     model, train_config = override((base, chosen.pretrain), settings)
     refuse_unused(train_config, settings, FOR_FINETUNING, "pretraining")
+    if train_config.accumulate > 1 and objective_without_weights(module, model).whole_batch:
+        raise ConfigError(
+            f"{method} normalises over the whole batch, so it cannot be added up from {train_config.accumulate} parts; "
+            "leave out accumulate, and lower batch_size or start several processes where memory is short."
+        )
     if start is not None:
-        check_rate(f"--init {init}", base.sample_rate, model.sample_rate)
         named = override((chosen.model, chosen.pretrain), settings)[0]
         if asked:
             check_same_network(model, named, f"--init {init}", f"--preset {asked}")
@@ -172,24 +176,17 @@ def check_same_network(model: MethodConfig, preset: MethodConfig, checkpoint: st
         )
 
 
-def check_rate(source: str, trained: int, asked: int) -> None:
-    """Refuse to hear sound at another rate than the weights were trained at.
-
-    Raises:
-        ConfigError: the rates differ.
-    """
-    if asked != trained:
-        raise ConfigError(
-            f"{source} was trained at {trained} Hz, not {asked}; leave out --set sample_rate: sounds of any rate are "
-            "resampled."
-        )
-
-
 def window_seconds(method: Method, config: MethodConfig) -> float:
     """Length of the encoder's window, found without allocating it."""
     with torch.device("meta"):
         encoder = method.build_encoder(config)
     return float(encoder.window_samples / encoder.sample_rate)
+
+
+def objective_without_weights(method: Method, config: MethodConfig) -> Objective:
+    """The pretext task of a network that is not allocated."""
+    with torch.device("meta"):
+        return method.build_objective(config)
 
 
 def build(plan: PretrainPlan) -> Objective:
@@ -212,6 +209,7 @@ def build_loader(plan: PretrainPlan, workers: int = 0, group: Group | None = Non
         crop_seconds=plan.train.crop_seconds,
         seed=plan.seed,
         cover=True,
+        partners=objective_without_weights(get_method(plan.method), plan.model).partners,
         workers=workers,
         share=(group.rank, group.size),
     )
@@ -330,6 +328,7 @@ def fixed_batch(items: Sequence[Item], loader: Loader) -> Batch:
         batch_size=min(len(items), MONITOR_CLIPS),
         crop_seconds=loader.dataset.crop / loader.rate,
         seed=loader.seed,
+        partners=loader.dataset.partners,
     )
     keys = [Key(-1, slot, slot) for slot in range(probe.batch_size)]
     return probe.collate([probe.dataset[key] for key in keys])

@@ -1,0 +1,44 @@
+"""ATST-Clip as the registry sees it; see the package."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from auricle.methods.atst import official
+from auricle.methods.atst.config import ClipConfig
+from auricle.methods.atst.model import ClipEncoder, build_frontend, for_finetuning
+from auricle.methods.atst.objective import ClipObjective
+from auricle.methods.atst.presets import CLIP_PRESETS as PRESETS
+from auricle.methods.atst.recipes import CLIP_RECIPES as RECIPES
+from auricle.methods.base import Capability, Imported
+
+CAPABILITIES: frozenset[Capability] = frozenset({"pretrain", "embed", "finetune"})
+CONFIG = ClipConfig
+# Trains in minutes on a laptop; the paper's sizes are asked for by name.
+DEFAULT_PRESET = "demo"
+
+
+def build_encoder(config: ClipConfig) -> ClipEncoder:
+    """An encoder with fresh weights from torch's global generator."""
+    return ClipEncoder(config)
+
+
+def build_objective(config: ClipConfig) -> ClipObjective:
+    """A student with fresh weights and its teacher, whose encoder is the objective's."""
+    return ClipObjective(ClipEncoder(config))
+
+
+def recognises(keys: Mapping[str, Any]) -> bool:
+    """Whether a state dict of these keys holds ATST-Clip's encoder, under any of the names it circulates by."""
+    return official.CLIP.finds(keys) is not None
+
+
+def import_state(state: Mapping[str, Tensor], options: Mapping[str, Any] | None = None) -> Imported:
+    """See `auricle.methods.atst.official.import_state`."""
+    return official.import_state(official.CLIP, state, options)
+
+
+__all__ = ["CAPABILITIES", "CONFIG", "DEFAULT_PRESET", "PRESETS", "RECIPES", "build_frontend", "for_finetuning"]

@@ -1,0 +1,215 @@
+"""ATST's encoders: a mel spectrogram in decibels, cut into patches, through a transformer, in chunks of ten seconds.
+
+B clips, S samples, T frames, F mel bins, (f, t) grid of patches, N = f * t tokens, P prefix tokens, D width, L layers.
+Token order is frequency-major: token = row * t + column. The published networks have one row.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import ClassVar, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from auricle.audio.mel import DecibelMel
+from auricle.methods.atst.chunks import Chunks
+from auricle.methods.atst.config import ATSTConfig, ClipConfig, FrameConfig
+from auricle.methods.base import Encoded, SpectrogramEncoder
+from auricle.nn.patches import patchify
+from auricle.nn.transformer import Block, reset_linears
+
+
+def build_frontend(config: ATSTConfig) -> DecibelMel:
+    """The mel spectrogram of which `norm_mean` and `norm_std` are statistics."""
+    return DecibelMel(
+        config.sample_rate,
+        config.mel_bins,
+        window_samples=config.fft_window,
+        hop_samples=config.hop_samples,
+        fft_size=config.fft_size,
+        lowest_hz=config.lowest_hz,
+        highest_hz=config.highest_hz,
+        top_db=config.top_db,
+    )
+
+
+class ATSTEncoder(SpectrogramEncoder):
+    """A transformer over patches of a clip of any length, chunk by chunk.
+
+    `Encoded.layers` are all after the final norm, as the official probes and fine-tunings read them.
+
+    Attributes:
+        PREFIX: P, tokens before the patches.
+        positions: [1, 1 + N, D]; the first is the class token's. ATST-Frame stores it too and never uses it.
+    """
+
+    PREFIX: ClassVar[int]
+    config: ATSTConfig
+    frontend: DecibelMel
+
+    def __init__(self, config: ATSTConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.frontend = build_frontend(config)
+        self.patch = nn.Linear(config.patch_freq * config.patch_time, config.width)
+        rows, columns = config.grid
+        self.positions = nn.Parameter(torch.zeros(1, 1 + rows * columns, config.width))
+        drops = [config.drop_path * layer / max(1, config.depth - 1) for layer in range(config.depth)]
+        self.blocks = nn.ModuleList(Block(config.width, config.heads, qkv_bias=False, drop_path=drop) for drop in drops)
+        self.norm = nn.LayerNorm(config.width, eps=1e-6)
+        reset_linears(self)
+        nn.init.trunc_normal_(self.positions, std=0.02)
+
+        self.sample_rate = config.sample_rate
+        self.channel = config.channel
+        self.dim = config.width
+        self.num_layers = config.depth
+        step = config.patch_time * config.hop_samples
+        self.frame_rate = config.sample_rate / step
+        self.min_samples = self.frontend.min_samples
+        self.window_samples = max(1, round(config.window_seconds * self.frame_rate)) * step
+        self.window_samples = max(self.window_samples, -(-self.min_samples // step) * step)
+        self.window_hop = self.window_samples
+
+    @property
+    def summary_dim(self) -> int:
+        return (self.PREFIX + 1) * self.dim
+
+    @property
+    def pad_value(self) -> float:
+        """Padding is 0 after normalising: the middle of the range, not silence."""
+        return 0.0
+
+    def features(self, waves: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """waves [B, S], lengths [B] to normalised decibels [B, T, F] and frames [B]; 0 beyond a clip's frames.
+
+        The floor of the decibels is `top_db` below the loudest value of each clip as it is given here.
+        """
+        if lengths is None:
+            lengths = torch.full((len(waves),), waves.shape[1], device=waves.device)
+        frames = self.frontend.num_frames(lengths)
+        normalised = self.normalise(self.frontend(waves, lengths))
+        padding = torch.arange(normalised.shape[1], device=waves.device) >= frames[:, None]
+        return normalised.masked_fill(padding[..., None], self.pad_value), frames
+
+    def normalise(self, decibels: Tensor) -> Tensor:
+        """Decibels to about -1 to 1; not clipped."""
+        return (decibels - self.config.norm_mean) / (2 * self.config.norm_std)
+
+    def embed_patches(self, features: Tensor) -> Tensor:
+        """features [B, T, F] to the embeddings [B, N, D] of the patches that fit into T frames, without positions."""
+        return self.patch(patchify(features, self.config.kernel, self.config.kernel))
+
+    def embed_view(self, features: Tensor, frames: Tensor, steps: int = 0) -> tuple[Tensor, Tensor]:
+        """features [B, T, F], frames [B] of clips that fit the table of positions, without cutting them into chunks.
+
+        Returns:
+            Patch embeddings [B, N, D] of `steps` time steps (of the longest clip, if 0), and which [B, t] are valid.
+        """
+        own = torch.tensor([self.config.columns_of(count) for count in frames.tolist()], device=frames.device)
+        steps = steps or int(own.max())
+        size = steps * self.config.patch_time
+        covered = nn.functional.pad(features, (0, 0, 0, max(0, size - features.shape[1])))[:, :size]
+        return self.embed_patches(covered), torch.arange(steps, device=own.device) < own[:, None]
+
+    def with_positions(self, tokens: Tensor) -> Tensor:
+        """Patch embeddings [B, N, D] with positions and what goes first: [B, P + N, D].
+
+        A shorter input has the first columns of the table.
+        """
+        rows, columns = self.config.grid
+        table = self.positions[:, 1:].unflatten(1, (rows, columns))
+        return tokens + table[:, :, : tokens.shape[1] // rows].flatten(1, 2)
+
+    def blocks_of(self, tokens: Tensor, valid: Tensor) -> list[Tensor]:
+        """Every block's output [B, P + N, D] for patch embeddings, of which the columns `valid` [B, t] are attended to.
+
+        No clip may be without a valid column.
+        """
+        x = self.with_positions(tokens)
+        keep = None
+        if not bool(valid.all()):
+            keep = nn.functional.pad(valid.repeat(1, self.config.grid[0]), (self.PREFIX, 0), value=True)
+            keep = keep[:, None, None, :]
+        outputs = []
+        for block in self.blocks:
+            x = block(x, keep)
+            outputs.append(x)
+        return outputs
+
+    def forward_features(self, features: Tensor, frames: Tensor) -> Encoded:
+        """features [B, T, F] of `features()`, frames [B]; any length."""
+        chunks = Chunks(self.config, features, frames)
+        rows = self.config.grid[0]
+        # By group of chunks, then by layer.
+        outputs = [
+            [self.norm(x) for x in self.blocks_of(self.embed_patches(part), valid)] for part, valid in chunks.parts()
+        ]
+        layers, prefix, summaries = [], [], []
+        for parts in zip(*outputs, strict=True):
+            tokens = [x[:, self.PREFIX :].unflatten(1, (rows, -1)) for x in parts]
+            layers.append(chunks.joined(tokens).flatten(1, 2))
+            summaries.append(chunks.token_means(tokens))
+            if self.PREFIX:
+                prefix.append(chunks.mean([x[:, 0] for x in parts]))
+        pooled = prefix[-1] if prefix else summaries[-1]
+        if prefix:
+            summaries = [torch.cat(pair, dim=1) for pair in zip(prefix, summaries, strict=True)]
+        return Encoded(
+            layers=tuple(layers),
+            prefix=tuple(token.unsqueeze(1) for token in prefix),
+            grid=(rows, chunks.columns),
+            times=self.times(chunks.columns, features.device),
+            valid=chunks.valid,
+            pooled=pooled,
+            summaries=tuple(summaries),
+        )
+
+    def times(self, columns: int, device: torch.device | None = None) -> Tensor:
+        """Centre [t] of each column in seconds. The official code's, beside its chunking, are 1.5 frames earlier and
+        do not count the frame that it loses in each chunk.
+        """
+        middle = 0.0 if self.config.chunking != "whole" else (self.config.patch_time - 1) / 2
+        step, hop = torch.arange(columns, device=device) * self.config.patch_time, self.config.hop_samples
+        return (step + middle) * hop / self.config.sample_rate
+
+
+class ClipEncoder(ATSTEncoder):
+    """ATST-Clip's: a class token goes first, and is what a clip is pooled to.
+
+    A summary of a layer is the class token beside the mean of the tokens: [B, 2 D].
+    """
+
+    PREFIX = 1
+
+    def __init__(self, config: ClipConfig) -> None:
+        super().__init__(config)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, config.width))
+        nn.init.trunc_normal_(self.cls_token, std=0.02)
+
+    def with_positions(self, tokens: Tensor) -> Tensor:
+        first = self.cls_token + self.positions[:, :1]
+        return torch.cat([first.expand(len(tokens), -1, -1), super().with_positions(tokens)], dim=1)
+
+
+class FrameEncoder(ATSTEncoder):
+    """ATST-Frame's: nothing but time steps; a clip is pooled to their mean, which is the summary of a layer too."""
+
+    PREFIX = 0
+
+    def __init__(self, config: FrameConfig) -> None:
+        super().__init__(config)
+
+
+E = TypeVar("E", bound=ATSTEncoder)
+
+
+def for_finetuning(encoder: E, seconds: float) -> E:
+    """The encoder with windows of `seconds`, in chunks as classifiers are trained; its positions fit any length."""
+    config = dataclasses.replace(encoder.config, window_seconds=seconds)
+    if config.chunking == "scene":
+        config = dataclasses.replace(config, chunking="downstream")
+    adapted = type(encoder)(config)  # type: ignore[arg-type]
+    adapted.load_state_dict(encoder.state_dict())
+    return adapted

@@ -1,0 +1,249 @@
+"""Checkpoints published by ATST's authors, and those that their code and its users write, in our names (and back).
+
+Training files hold a student and a teacher; the papers evaluate the teacher. An encoder alone comes under many names,
+with or without a head.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from auricle.config import override
+from auricle.errors import CheckpointError
+from auricle.methods.atst.config import ATSTConfig, ClipConfig, FrameConfig
+from auricle.methods.base import Imported, ImportedTensor
+
+# Where the encoder is. The first one is ATST-Frame beside the classifier that it is distilled from; then come training
+# files, of which the teacher is used.
+ENCODERS = (
+    *("student.", "model.teacher.encoder.", "teacher.encoder.", "teacher/module.backbone."),
+    *("encoder.encoder.frame_encoder.", "encoder.encoder.", "module.backbone.", "model.atst.", "encoder.", ""),
+)
+# Where the head of a fine-tuned file is: BatchNorm and Linear.
+HEADS = ("head.", "linear.")
+_ENCODER = {
+    "cls_token": "cls_token",
+    "pos_embed": "positions",
+    "patch_embed.patch_embed.weight": "patch.weight",
+    "patch_embed.patch_embed.bias": "patch.bias",
+}
+_BLOCK = re.compile(
+    r"blocks\.\d+\.(norm[12]\.(weight|bias)|attn\.(qkv\.weight|proj\.(weight|bias))|mlp\.fc[12]\.(weight|bias))"
+)
+_UNUSED = {
+    "student": "the student; the teacher is what is evaluated",
+    "teacher": "the network that it was distilled from",
+    "head": "a head for each time step, or of training; auricle takes the encoder",
+    "mask": "the mask token, which this network never uses",
+    "front end": "the front end, which has no weights",
+}
+_RELEASED_HEADS = {384: 6, 768: 12}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One of the two networks: its name, settings, final norm, and the chunking its authors evaluate it with."""
+
+    method: Literal["atst-clip", "atst-frame"]
+    config: type[ATSTConfig]
+    norm: str
+
+    def finds(self, keys: Mapping[str, Any]) -> str | None:
+        """Where in a file of these keys its encoder is; None if it is not there."""
+        for prefix in ENCODERS:
+            if f"{prefix}patch_embed.patch_embed.weight" in keys:
+                return prefix if f"{prefix}{self.norm}.weight" in keys else None
+        return None
+
+    def to_ours(self, name: str) -> str | None:
+        """Our name within the encoder of an official one; None if it has none."""
+        if name.startswith(f"{self.norm}."):
+            return f"norm.{name.removeprefix(f'{self.norm}.')}"
+        return _ENCODER.get(name) or (name if _BLOCK.fullmatch(name) else None)
+
+    def to_official(self, name: str) -> str:
+        """The official name in a training file of one of our objective's, for reports and parity."""
+        branch = "student" if name.startswith("student.") else "teacher"
+        inner = name.removeprefix("student.")
+        if inner == "mask_token.weight":
+            return f"{branch}.encoder.mask_embed"
+        if not inner.startswith("encoder."):
+            return f"{branch}.{inner}"
+        inner = inner.removeprefix("encoder.")
+        back = {ours: theirs for theirs, ours in _ENCODER.items()}
+        inner = re.sub(r"^norm\.", f"{self.norm}.", inner)
+        return f"{branch}.encoder.{back.get(inner, inner)}"
+
+
+CLIP = Variant("atst-clip", ClipConfig, "norm")
+FRAME = Variant("atst-frame", FrameConfig, "norm_frame")
+
+
+def import_state(variant: Variant, state: Mapping[str, Tensor], options: Mapping[str, Any] | None = None) -> Imported:
+    """An official state dict as ours.
+
+    What the file holds is read from it: width, depth, length of the positions, sizes of the heads. Patches are 64 mel
+    bins by 4 frames unless `options` say otherwise, and chunks are cut as the official code cuts them
+    (`compat=official`, for a fine-tuned file `chunking=downstream`).
+
+    Raises:
+        CheckpointError: an unknown, missing or mis-shaped tensor, or a structure that must be given and is not.
+    """
+    found = variant.finds(state)
+    assert found is not None
+    file = _File(variant, state, found)
+    config = file.config(dict(options or {}))
+    for key, value in state.items():
+        file.place(key, value, config)
+    if file.unknown:
+        raise CheckpointError(
+            f"the {variant.method} checkpoint has {len(file.unknown)} unknown tensors: {', '.join(file.unknown[:10])}."
+        )
+    preset = "base" if config.width == 768 else "small"
+    front = f"fft_window={config.fft_window} (its file does not say how long its windows are)"
+    assumed = "" if "fft_window" in (options or {}) else front
+    return Imported(
+        variant.method,
+        file.kind,
+        config,
+        file.ours,
+        tuple(file.tensors),
+        preset,
+        file.classes,
+        assumed,
+        "batchnorm" if file.kind == "classifier" else "linear",
+    )
+
+
+class _File:
+    """A state dict whose encoder is under `prefix`, while it is translated."""
+
+    def __init__(self, variant: Variant, state: Mapping[str, Tensor], prefix: str) -> None:
+        self.variant, self.state, self.prefix = variant, state, prefix
+        self.tensors: list[ImportedTensor] = []
+        self.ours: dict[str, Tensor] = {}
+        self.unknown: list[str] = []
+        self.head = next((h for h in HEADS if f"{h}linear.weight" in state and f"{h}norm.running_mean" in state), "")
+        # Of a training file, what stands before "teacher." and "student.".
+        self.outer = prefix.removesuffix("teacher.encoder.") if prefix.endswith("teacher.encoder.") else None
+        self.kind: Literal["pretraining", "encoder", "classifier"] = "encoder"
+        if self.outer is not None and f"{self.outer}student.predictor.0.weight" in state:
+            self.kind = "pretraining"
+        elif self.head:
+            self.kind = "classifier"
+        self.classes = len(state[f"{self.head}linear.weight"]) if self.kind == "classifier" else 0
+
+    def config(self, options: dict[str, Any]) -> ATSTConfig:
+        patch = self.state[f"{self.prefix}patch_embed.patch_embed.weight"]
+        positions = self.state.get(f"{self.prefix}pos_embed")
+        blocks = [int(m[1]) for key in self.state if (m := re.match(re.escape(self.prefix) + r"blocks\.(\d+)\.", key))]
+        if positions is None or not blocks or patch.ndim != 2 or positions.ndim != 3:
+            raise CheckpointError(
+                f"the {self.variant.method} checkpoint lacks positions or blocks, or they are misshapen; is the file "
+                "complete?"
+            )
+        width, area = patch.shape
+        if "heads" not in options and width not in _RELEASED_HEADS:
+            raise CheckpointError(
+                f"the file does not hold the number of attention heads, and width {width} was never released; "
+                "give it with --set heads=H."
+            )
+        config = self.variant.config()
+        settings = {
+            "width": width,
+            "depth": 1 + max(blocks),
+            "heads": _RELEASED_HEADS.get(width, 1),
+            **self.variant.config.COMPAT["official"],
+            **({"chunking": "downstream"} if self.kind == "classifier" else {}),
+            **self._projections(),
+            **options,
+        }
+        high, wide = (int(settings.get(name, getattr(config, name))) for name in ("patch_freq", "patch_time"))
+        rows = int(settings.get("mel_bins", config.mel_bins)) // max(high, 1)
+        if high * wide != area or not rows or (positions.shape[1] - 1) % rows:
+            raise CheckpointError(
+                f"the file has patches of {area} values and {positions.shape[1] - 1} positions, which "
+                f"patch_freq={high}, patch_time={wide} and {rows} rows of patches do not make; correct the --set "
+                "options."
+            )
+        settings.setdefault("window_frames", (positions.shape[1] - 1) // rows * wide + 1)
+        if "view_seconds" not in options:
+            # Networks smaller than the released ones have fewer positions than a view of theirs.
+            rate, hop = config.sample_rate, config.hop_samples
+            settings["view_seconds"] = min(config.view_seconds, (settings["window_frames"] - 1) * hop / rate)
+        (config,) = override((config,), settings)
+        return config
+
+    def _projections(self) -> dict[str, int]:
+        if self.kind != "pretraining":
+            return {}
+        first, last = (self.state[f"{self.outer}student.projector.{layer}.weight"] for layer in (0, 3))
+        return {"projector_hidden": len(first), "projector_out": len(last)}
+
+    def place(self, key: str, value: Tensor, config: ATSTConfig) -> None:
+        """Put one tensor under our name, or into the report with why it is not used."""
+        target, why = self._target(key)
+        if target is None and not why:
+            self.unknown.append(key)
+            return
+        shape = tuple(value.shape)
+        if target is None:
+            self.tensors.append(ImportedTensor(key, "", shape, "unused", _UNUSED[why]))
+            return
+        if target.endswith("positions"):
+            value = by_frequency(value, config.grid)
+        self.ours[target] = value.float() if value.is_floating_point() else value
+        self.tensors.append(ImportedTensor(key, target, shape, "weight"))
+
+    def _target(self, key: str) -> tuple[str | None, str]:
+        """Our name of a tensor, or None and a reason among _UNUSED; neither, if it is unknown."""
+        if self.kind == "pretraining":
+            inner = key.removeprefix(self.outer or "")
+            branch, _, rest = inner.partition(".")
+            ours = {"student": "student.", "teacher": ""}.get(branch)
+            if ours is None:
+                return None, ""
+            if rest.startswith("encoder."):
+                return self._encoder(ours, rest.removeprefix("encoder."))
+            return (ours + rest, "") if rest.startswith(("projector.", "predictor.")) else (None, "")
+        if key.startswith(self.prefix) and (self.prefix or self._encoder("", key)[0] or key == "mask_embed"):
+            return self._encoder("", key.removeprefix(self.prefix))
+        if self.kind == "classifier" and key.startswith(self.head):
+            return "head." + key.removeprefix(self.head), ""
+        return None, _why_unused(key)
+
+    def _encoder(self, ours: str, name: str) -> tuple[str | None, str]:
+        if name == "mask_embed":
+            if self.variant is FRAME and self.kind == "pretraining":
+                return f"{ours}mask_token.weight", ""
+            return None, "mask"
+        target = self.variant.to_ours(name)
+        return (f"{ours}encoder.{target}", "") if target else (None, "")
+
+
+def _why_unused(key: str) -> str:
+    if key.startswith(("student/", "student.", "model.student.")):
+        return "student"
+    if key.startswith("model.atst_mel."):
+        return "front end"
+    if re.match(r"(teacher/module\.|module\.|model\.|)(head|strong_head|weak_head|projector|predictor)\.", key):
+        return "head"
+    return "teacher" if key.startswith("teacher.") else ""
+
+
+def by_frequency(positions: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Official positions [1, 1 + t * f, D], time-major, in our order; the first one stays."""
+    rows, columns = grid
+    table = positions[:, 1:].unflatten(1, (columns, rows)).transpose(1, 2).flatten(1, 2)
+    return torch.cat([positions[:, :1], table], dim=1)
+
+
+def by_time(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Tokens [B, f * t, D] in our order as the official code has them."""
+    return tokens.unflatten(1, grid).transpose(1, 2).flatten(1, 2)

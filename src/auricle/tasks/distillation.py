@@ -1,0 +1,91 @@
+"""A fine-tuned classifier as the teacher of another: what it says of a clip is learned beside the clip's labels.
+
+B batch, T frames, F features, C classes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from auricle.errors import ConfigError
+from auricle.methods.base import SpectrogramEncoder
+from auricle.tasks.classification import Classifier
+
+
+class Distillation:
+    """loss = weight * (the student's loss against the teacher's probabilities) + (1 - weight) * (against the labels).
+
+    Both hear the same features, augmented alike. The teacher is no part of the student: it does not change, and
+    checkpoints do not hold it.
+
+    Args:
+        teacher: a classifier with the student's classes.
+        weight: share of the teacher; the published combination of ATST-Clip and ATST-Frame takes 1 on AudioSet, else
+            one half.
+        teacher_trains: run the teacher in training mode, so that it normalises by the batch and drops paths, as the
+            official code does unintentionally. Otherwise it says what it says when it is used.
+    """
+
+    def __init__(self, teacher: Classifier, weight: float, teacher_trains: bool = False) -> None:
+        self.teacher = teacher.requires_grad_(False).train(teacher_trains)
+        self.weight = weight
+
+    def check(self, student: Classifier) -> None:
+        """Raises ConfigError where the student cannot learn from the teacher."""
+        if student.classes != self.teacher.classes:
+            raise ConfigError(
+                f"the teacher tells apart {len(self.teacher.classes)} classes "
+                f"({', '.join(self.teacher.classes[:3])}, ...), which are not the {len(student.classes)} of the data; "
+                "fine-tune it on the same data first."
+            )
+        ours, theirs = (network.encoder for network in (student, self.teacher))
+        if not isinstance(ours, SpectrogramEncoder) or not isinstance(theirs, SpectrogramEncoder):
+            raise ConfigError("a teacher and its student must both hear spectrograms.")
+        if repr_of(ours) != repr_of(theirs):
+            raise ConfigError(
+                f"the teacher hears {repr_of(theirs)}, the network {repr_of(ours)}; both must have the same front end."
+            )
+
+    @torch.no_grad()
+    def probabilities(self, features: Tensor, frames: Tensor) -> Tensor:
+        """What the teacher says [B, C] of features [B, T, F] of the student's front end."""
+        teacher = self.teacher.to(features.device)
+        return teacher.probabilities(
+            teacher.logits(teacher.spectrogram_encoder.forward_features(features, frames)).float()
+        )
+
+    def losses(
+        self, student: Classifier, logits: Tensor, targets: Tensor, features: Tensor, frames: Tensor
+    ) -> dict[str, Tensor]:
+        """`loss` of logits [B, C], and its two parts."""
+        label = student.training_loss(logits, targets)
+        said = self.probabilities(self._for_teacher(student, features, frames), frames)
+        if student.loss == "ce":
+            distilled = F.cross_entropy(logits, said)
+        else:
+            distilled = F.binary_cross_entropy_with_logits(logits, said)
+        total = self.weight * distilled + (1 - self.weight) * label
+        return {"loss": total, "label_loss": label, "distillation_loss": distilled}
+
+    def _for_teacher(self, student: Classifier, features: Tensor, frames: Tensor) -> Tensor:
+        """Features normalised by the student's statistics, normalised by the teacher's."""
+        theirs: Any = self.teacher.encoder
+        ours: Any = student.encoder
+        (mean, std), (other_mean, other_std) = ((e.config.norm_mean, e.config.norm_std) for e in (ours, theirs))
+        if (mean, std) == (other_mean, other_std):
+            return features
+        again = (features * 2 * std + mean - other_mean) / (2 * other_std)
+        beyond = torch.arange(features.shape[1], device=features.device) >= frames[:, None]
+        return again.masked_fill(beyond.unsqueeze(-1), theirs.pad_value)
+
+
+def repr_of(encoder: SpectrogramEncoder) -> str:
+    """A front end in words."""
+    names = ("fft_size", "mel_bins", "hop_samples", "window_samples")
+    return f"{type(encoder.frontend).__name__} at {encoder.sample_rate} Hz " + ", ".join(
+        f"{name} {value}" for name in names if (value := getattr(encoder.frontend, name, None)) is not None
+    )

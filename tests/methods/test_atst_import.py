@@ -1,0 +1,192 @@
+"""Official ATST checkpoints: every layout that circulates finds its place, and a file that does not fit says why."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from atst_files import HEADS, encoder_state, head_state, mlp_state, training_state
+from goldens import GOLDEN
+from torch import Tensor
+
+import auricle
+from auricle.errors import CheckpointError, ConfigError
+from auricle.interop.official import build, import_checkpoint, recognise
+from auricle.methods import get_method
+from auricle.methods.atst.objective import ATSTObjective, FrameObjective
+from auricle.methods.base import EncoderOnly
+from auricle.tasks.classification import Classifier
+
+KEYS = GOLDEN / "atst" / "checkpoint_keys.json"
+RELEASED: dict[str, Any] = json.loads(KEYS.read_text())["checkpoints"] if KEYS.is_file() else {}
+needs_keys = pytest.mark.skipif(not RELEASED, reason="no golden cases found; set AURICLE_GOLDEN to their folder")
+OPTIONS = {"heads": HEADS}
+KINDS = pytest.mark.parametrize("kind", ["clip", "frame"])
+
+
+def released(name: str) -> dict[str, Tensor]:
+    """A file's tensors in their published names and shapes, without values."""
+    with torch.device("meta"):
+        return {key: torch.empty(shape) for key, shape, _ in RELEASED[name]["tensors"]}
+
+
+@needs_keys
+@pytest.mark.parametrize("name", RELEASED or ["absent"])
+def test_every_tensor_of_a_released_file_finds_its_place(name: str) -> None:
+    state = released(name)
+    imported = recognise(state, None, name)
+    assert imported.method == ("atst-clip" if "clip" in name else "atst-frame")
+    assert imported.preset == name.rsplit("_", 1)[1]
+    assert {t.source for t in imported.tensors} == set(state)
+    with torch.device("meta"):
+        method = get_method(imported.method)
+        if imported.kind == "pretraining":
+            wanted = method.build_objective(imported.config).state_dict()
+        else:
+            wanted = EncoderOnly(method.build_encoder(imported.config)).state_dict()
+    assert {n: tuple(x.shape) for n, x in imported.state.items()} == {n: tuple(x.shape) for n, x in wanted.items()}
+    # DINO's layout holds heads of which nobody has verified the names.
+    assert imported.kind == ("encoder" if name == "atst_clip_base" else "pretraining")
+
+
+@KINDS
+@pytest.mark.parametrize("prefix", ["model.", ""])
+def test_a_training_file_becomes_the_objective_with_its_teacher(kind: str, prefix: str) -> None:
+    state = training_state(kind, prefix)
+    module = build(recognise(state, OPTIONS, "file"))
+    assert isinstance(module, ATSTObjective)
+    block = "blocks.1.mlp.fc1.weight"
+    for ours, theirs in (("encoder", "teacher.encoder"), ("student.encoder", "student.encoder")):
+        assert torch.equal(module.get_parameter(f"{ours}.{block}"), state[f"{prefix}{theirs}.{block}"])
+        assert torch.equal(module.get_parameter(f"{ours}.positions"), state[f"{prefix}{theirs}.pos_embed"])
+    assert module.config.projector_hidden == 16
+    assert int(module.student.projector[1].num_batches_tracked) == 7
+    if isinstance(module, FrameObjective):
+        assert torch.equal(module.student.mask_token.weight, state[f"{prefix}student.encoder.mask_embed"])
+    assert not any(p.requires_grad for p in module.encoder.parameters())
+
+
+@KINDS
+@pytest.mark.parametrize("prefix", ["encoder.encoder.", "module.backbone.", "model.atst.", "encoder.", ""])
+def test_an_encoder_alone_is_known_under_all_its_names(kind: str, prefix: str) -> None:
+    state = encoder_state(kind, prefix)
+    imported = recognise(state, OPTIONS, "file")
+    assert imported.kind == "encoder"
+    module = build(imported)
+    assert torch.equal(module.get_parameter("encoder.norm.weight"), state[f"{prefix}{norm(kind)}.weight"])
+
+
+def norm(kind: str) -> str:
+    return "norm" if kind == "clip" else "norm_frame"
+
+
+def test_the_frame_network_of_a_combined_file_is_taken() -> None:
+    state = encoder_state("frame", "encoder.encoder.frame_encoder.")
+    assert recognise(state, OPTIONS, "file").method == "atst-frame"
+
+
+@pytest.mark.parametrize(("kind", "width"), [("clip", 48), ("frame", 24)])
+def test_a_fine_tuned_file_becomes_a_classifier(kind: str, width: int) -> None:
+    state = encoder_state(kind, "encoder.encoder.") | head_state(5, width)
+    module = build(recognise(state, OPTIONS, "file"), tuple("abcde"), task="tagging")
+    assert isinstance(module, Classifier)
+    assert torch.equal(module.get_parameter("head.linear.weight"), state["head.linear.weight"])
+    assert module.encoder.config.chunking == "downstream"  # type: ignore[attr-defined]
+
+
+def test_a_distilled_file_is_the_student_and_says_what_it_leaves() -> None:
+    teacher = {f"teacher.{name}": value for name, value in encoder_state("clip", "encoder.").items()}
+    state = encoder_state("frame", "student.") | head_state(5, 24, "linear.") | teacher
+    imported = recognise(state, OPTIONS, "file")
+    assert (imported.method, imported.kind, imported.classes) == ("atst-frame", "classifier", 5)
+    assert {t.note for t in imported.tensors if t.source.startswith("teacher")} == {
+        "the network that it was distilled from"
+    }
+
+
+def test_heads_for_each_time_step_are_left_out_by_name() -> None:
+    state = encoder_state("frame", "model.atst.") | {
+        "strong_head.weight": torch.zeros(7, 24),
+        "model.atst_mel.mel_basis": torch.zeros(3),
+    }
+    imported = recognise(state, OPTIONS, "file")
+    assert imported.kind == "encoder"
+    left = {t.source: t.note for t in imported.tensors if t.use == "unused"}
+    assert left["strong_head.weight"].startswith("a head for each time step")
+    assert left["model.atst_mel.mel_basis"].startswith("the front end")
+
+
+def test_files_are_read_as_their_trainers_write_them(tmp_path: Path) -> None:
+    lightning = {
+        "epoch": 3,
+        "state_dict": training_state("frame"),
+        "hyper_parameters": {"learning_rate": np.float64(0.1), "anchor_len": [6.0]},
+        "optimizer_states": [],
+    }
+    torch.save(lightning, tmp_path / "lightning.ckpt")
+    branches = {
+        branch: encoder_state("clip", "module.backbone.") | {"module.head.0.weight": torch.zeros(1)}
+        for branch in ("student", "teacher")
+    }
+    arguments = argparse.Namespace(arch="ast_base", anchor_len=[6.0])
+    torch.save({**branches, "epoch": 5, "args": arguments, "byol_loss": {}}, tmp_path / "dino.ckpt")
+    for file, kind in (("lightning.ckpt", "pretraining"), ("dino.ckpt", "encoder")):
+        report = import_checkpoint(tmp_path / file, tmp_path / kind, options=OPTIONS)
+        assert report.imported.kind == kind
+        assert any("fft_window=1024" in line for line in report.lines())
+        assert auricle.load(report.path).embed(np.zeros(16000, dtype=np.float32), 16000).clip.shape == (24,)
+    notes = {t.note for t in report.imported.tensors}
+    assert "the student; the teacher is what is evaluated" in notes
+
+
+def test_a_classifier_survives_the_import_on_disk(tmp_path: Path) -> None:
+    state = encoder_state("clip", "encoder.encoder.") | head_state(3, 48)
+    torch.save({"state_dict": state}, tmp_path / "tuned.ckpt")
+    report = import_checkpoint(tmp_path / "tuned.ckpt", tmp_path / "tuned", options=OPTIONS, classes=("a", "b", "c"))
+    wave = np.random.default_rng(0).standard_normal(20000).astype(np.float32) * 0.1
+    said = auricle.load(report.path).classify(wave, 16000)
+    assert set(said.scores) == {"a", "b", "c"}
+    assert sum(said.scores.values()) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "message"),
+    [
+        (lambda s: s, {}, "width 24 was never released"),
+        (lambda s: s | {"stranger": torch.zeros(1)}, OPTIONS, "1 unknown tensors: stranger"),
+        (lambda s: {k: v for k, v in s.items() if "pos_embed" not in k}, OPTIONS, "lacks positions or blocks"),
+        (lambda s: s, {**OPTIONS, "patch_time": 8}, "patches of 256 values .* correct the --set options"),
+        (lambda s: s, {**OPTIONS, "nonsense": 1}, "unknown key 'nonsense'"),
+        (
+            lambda s: {k: v for k, v in s.items() if "blocks.0.norm1.bias" not in k},
+            OPTIONS,
+            "encoder.blocks.0.norm1.bias",
+        ),
+    ],
+)
+def test_a_file_that_does_not_fit_says_why(change: Any, options: dict[str, Any], message: str) -> None:
+    with pytest.raises((CheckpointError, ConfigError), match=message):
+        build(recognise(change(encoder_state("frame")), options, "file"))
+
+
+def test_positions_of_several_rows_change_their_order() -> None:
+    # Official tokens run through the rows of a column first, ours through the columns of a row.
+    state = encoder_state("clip", columns=12)
+    options = {**OPTIONS, "patch_freq": 16, "patch_time": 16}
+    module = build(recognise(state, options, "file"))
+    assert module.encoder.config.grid == (4, 3)  # type: ignore[union-attr]
+    ours = module.get_parameter("encoder.positions")[0, 1:].view(4, 3, -1)
+    theirs = state["pos_embed"][0, 1:].view(3, 4, -1)
+    assert torch.equal(ours, theirs.transpose(0, 1))
+
+
+def test_other_files_are_not_taken_for_atst() -> None:
+    for name in ("atst-clip", "atst-frame"):
+        assert not get_method(name).recognises(mlp_state("model.student.projector", 4))
+    assert not get_method("atst-clip").recognises(encoder_state("frame"))
+    assert not get_method("atst-frame").recognises(encoder_state("clip"))
