@@ -72,3 +72,13 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 def write_page(path: Path, text: str) -> None:
     """Replace a page of the docs."""
     path.write_text(text.rstrip("\n") + "\n", encoding="utf-8")
+
+
+def write_between(path: Path, name: str, text: str) -> None:
+    """Replace what stands in a page of the docs between the comments `NAME` and `end of NAME`."""
+    begin, end = f"<!-- {name} -->\n", f"\n<!-- end of {name} -->"
+    before, found, rest = path.read_text(encoding="utf-8").partition(begin)
+    _, closed, after = rest.partition(end)
+    if not found or not closed:
+        raise ValueError(f"{path} has no place for {name}: it wants the lines {begin.strip()} and {end.strip()}")
+    write_page(path, f"{before}{begin}\n{text}\n{end}{after}")

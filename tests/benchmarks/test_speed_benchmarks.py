@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -59,3 +60,17 @@ def test_the_speed_benchmark_prints_all_its_tables() -> None:
         "to its bucket",
     ):
         assert f"| {work}" in done.stdout or f" {work} " in done.stdout
+
+
+@pytest.mark.slow
+def test_the_library_benchmark_measures_memory_speed_and_what_kills_change() -> None:
+    command = [sys.executable, str(BENCHMARKS / "embedding_library.py"), "--threads", "1"]
+    done = subprocess.run(
+        [*command, "--hours", "2", "--files", "500", "--kills", "1"], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert "equal bytes" in done.stdout
+    assert "times a loop over `embed_clip`" in done.stdout
+    growth = [int(mb) for mb in re.findall(r"\+(\d+) MB", done.stdout.partition("| what")[0])]
+    assert len(growth) == 2
+    assert max(growth) < 200
