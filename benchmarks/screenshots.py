@@ -1,6 +1,6 @@
 """Make a page of each kind from real recordings and photograph them for docs/reports.md.
 
-    python benchmarks/screenshots.py [--data FOLDER] [--keep FOLDER]
+    python benchmarks/screenshots.py [--data FOLDER] [--keep FOLDER] [--only NAME]
 
 Needs `fsdd_mini` (spoken digits) and `wakeword5` below --data (AURICLE_DATA, or beside the repository), and Chromium.
 The networks are trained for minutes only: the pages are to be looked at, not their scores.
@@ -19,6 +19,7 @@ from PIL import Image
 import auricle
 from auricle.evaluation.check_report import check_page
 from auricle.evaluation.pages import result_page
+from auricle.evaluation.search_page import search_page
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
@@ -41,6 +42,8 @@ SHOTS = {
     "evaluation-phone": ("evaluation", 390, 844, True, ".spot:nth-of-type(3)"),
     "check": ("check", 1000, 1150, False, "#worth-a-look"),
     "check-copies": ("check", 1000, 900, False, "#copies"),
+    "search": ("search", 1000, 1300, False, "#query"),
+    "search-phone": ("search", 390, 844, True, "#hits"),
 }
 LIMIT = 200_000  # bytes
 
@@ -60,7 +63,17 @@ def make_pages(data: Path, folder: Path) -> dict[str, Path]:
         ),
         "evaluation": result_page(auricle.evaluate(classifier, digits), Path("evaluation.html")),
         "check": check_page(auricle.check(words), Path("check.html"), f"auricle check {words.name} --json check.json"),
+        "search": search(run, digits),
     }
+
+
+def search(run: Path, digits: Path) -> Path:
+    """What is like a spoken nine, in a library of all digits."""
+    library = auricle.embed_library(run, digits, "digits.parquet", rows="clips")
+    query = next(path for path in library.paths if Path(path).name.startswith("9_"))
+    hits = auricle.search(library, query, 10)
+    command = f"auricle search digits.parquet {Path(query).name} --page search.html"
+    return search_page(library, query, hits, Path("search.html"), command)
 
 
 def photograph(browser: Browser, page: Path, width: int, height: int, dark: bool, view: str, out: Path) -> None:
@@ -84,6 +97,7 @@ def main() -> int:
     usual = ROOT.parent / "shared" / "data" / "public"
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("AURICLE_DATA") or usual))
     parser.add_argument("--keep", type=Path, help="where runs and pages stay, and are taken from the next time")
+    parser.add_argument("--only", default="", metavar="NAME", help="photograph one kind of page")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary:
         folder = options.keep or Path(temporary)
@@ -91,6 +105,8 @@ def main() -> int:
         IMAGES.mkdir(parents=True, exist_ok=True)
         with Browser(Path(temporary)) as browser:
             for name, (page, *how) in SHOTS.items():
+                if options.only not in ("", page):
+                    continue
                 photograph(browser, made[page], *how, IMAGES / f"{name}.png")
                 print(IMAGES / f"{name}.png")
     return 0

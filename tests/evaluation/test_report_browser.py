@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from auricle.data.formats import read_data
 from auricle.evaluation import figures, pages, spectrograms
 from auricle.evaluation.check_report import check_page
 from auricle.evaluation.report import Report
+from auricle.evaluation.search_page import search_page
 from browser import CHROMIUM, Browser
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium, chromium-browser or google-chrome on the PATH")
@@ -80,8 +83,19 @@ def written(
         ),
         "evaluation": pages.result_page(api.evaluate(finetuned, tones), folder / "evaluation.html"),
         "check": check_page(api.check(with_copies(tones, folder / "copies"), processes=1), folder / "check.html"),
+        "search": searched(pretrained, tones, folder),
     }
     return found
+
+
+def searched(model: Path, tones: Path, folder: Path) -> Path:
+    """What is like a sound of a library, of which one file is gone by then."""
+    lost = folder / "lost.wav"
+    shutil.copy(tones / "audio" / "hiss6.wav", lost)
+    library = api.embed_library(model, [*sorted((tones / "audio").iterdir()), lost], folder / "x.npz")
+    hits = api.search(library, lost, 5)
+    lost.unlink()
+    return search_page(library, str(tones / "audio" / "hiss6.wav"), hits, folder / "search.html")
 
 
 def with_copies(tones: Path, folder: Path) -> Path:
@@ -97,7 +111,7 @@ def brightness(colour: str) -> float:
     return sum(map(int, colour.removeprefix("rgb(").removesuffix(")").split(","))) / 765
 
 
-KINDS = ("long", "pretraining", "fine-tuning", "probe", "evaluation", "check")
+KINDS = ("long", "pretraining", "fine-tuning", "probe", "evaluation", "check", "search")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -127,7 +141,9 @@ def test_a_page_fits_phone_and_desk_in_light_and_dark_and_asks_for_nothing(
     assert brightness(dark_["ink"]) > 0.8
 
 
-@pytest.mark.parametrize("kind, least", [("long", 1), ("pretraining", 20), ("evaluation", 6), ("check", 2)])
+@pytest.mark.parametrize(
+    "kind, least", [("long", 1), ("pretraining", 20), ("evaluation", 6), ("check", 2), ("search", 5)]
+)
 def test_every_sound_of_a_page_can_be_decoded(
     browser: Browser, written: dict[str, Path], kind: str, least: int
 ) -> None:
@@ -135,6 +151,16 @@ def test_every_sound_of_a_page_can_be_decoded(
     lengths = browser.evaluate(SOUNDS)
     assert len(lengths) >= least
     assert all(length and length > 0.1 for length in lengths)
+
+
+def test_a_hit_that_is_gone_is_told(browser: Browser, written: dict[str, Path]) -> None:
+    browser.open(written["search"], DESK)
+    text = browser.evaluate("document.body.innerText")
+    assert re.search(
+        r"\d\. .*lost.wav, 0.00 to \d\.\d\d s \(\d\.\d{4}\): it cannot be heard any more \(missing\)\.", text
+    )
+    # The query, and four of five hits.
+    assert browser.evaluate("document.querySelectorAll('audio').length") == 5
 
 
 @pytest.mark.parametrize("width", [PHONE, DESK])

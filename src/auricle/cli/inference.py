@@ -12,6 +12,7 @@ from auricle.cli.options import (
     count,
     format_option,
     json_file,
+    page_file,
     percent,
     positive_int,
     share,
@@ -48,6 +49,7 @@ def add(verbs: Verbs) -> None:
     p.add_argument("-k", type=positive_int, default=10, metavar="K", help="how many to find")
     p.add_argument("--model", metavar="MODEL", help="what made the library, if it does not lie any more where it did")
     p.add_argument("--json", type=json_file, metavar="FILE", help="write them as JSON")
+    p.add_argument("--page", type=page_file, metavar="FILE.html", help="write a page that shows and plays them")
 
     p = verb(verbs, "predict", run_predict, "classify or tag sounds")
     p.add_argument("model", metavar="run", help="run or checkpoint of a fine-tuning")
@@ -78,7 +80,7 @@ def run_embed(args: argparse.Namespace) -> int:
 def run_search(args: argparse.Namespace) -> int:
     from auricle import api
     from auricle.evaluation.results import write_json
-    from auricle.evaluation.search_page import summary
+    from auricle.evaluation.search_page import search_page, summary
 
     library = api.open_library(args.library)
     hits = api.search(library, args.query, args.k, model=args.model)
@@ -86,6 +88,8 @@ def run_search(args: argparse.Namespace) -> int:
         print(f"{hit.similarity:.4f}  {hit.start:9.2f} - {hit.end:9.2f} s  {printable(hit.path)}")
     if args.json:
         write_json(args.json, summary(library, args.query, hits, args.command_line))
+    if args.page:
+        print(f"page: {search_page(library, args.query, hits, Path(args.page), args.command_line)}")
     return 0
 
 

@@ -178,6 +178,14 @@ def json_file(text: str) -> str:
     return text
 
 
+def page_file(text: str) -> str:
+    """The path of a page to write."""
+    # Refused here, before the work that it would show.
+    if Path(text).is_dir() or Path(text).suffix != ".html":
+        raise argparse.ArgumentTypeError(f"expected a file that ends in .html, got '{text}'")
+    return text
+
+
 def percent(value: float | None) -> str:
     """0.123 as "12.3 %"."""
     return "?" if value is None else f"{100 * value:.1f} %"
