@@ -17,6 +17,7 @@ from auricle.errors import in_words, plural
 from auricle.methods import get_preset
 
 Cli = Callable[..., Any]
+SOUNDS = "files that end in .wav, .flac, .ogg, .opus, .mp3, .aiff, .aif, .au, .caf, .w64, .rf64 at any depth."
 PRETRAIN = ("pretrain", "ssast", "{tones}", "--preset", "test", "--out", "x")
 
 
@@ -33,11 +34,25 @@ def place(tones: Path, pretrained: Path, finetuned: Path, tmp_path: Path, monkey
     sounds = sorted((tones / "audio").iterdir())
     Path("one.csv").write_text("path,label\n" + "".join(f"{path},a\n" for path in sounds[:6]))
     Path("wide.csv").write_text(f"path,label\n{sounds[0]},a,b\n")
+    Path("texts").mkdir()
+    Path("texts/readme.md").write_text("hello")
+    Path("nothing").mkdir()
+    Path("nothing/x.wav").touch()
+    Path("gone.csv").write_text(f"path,label\n{sounds[0]},a\nnot-there.wav,b\n")
+    Path("untitled.csv").write_text(f"{sounds[0]},a\n")
+    rows = [f"{path},{path.stem[0]}" for path in sounds]
+    Path("test.csv").write_text("path,label,split\n" + "".join(f"{row},test\n" for row in rows[:6]))
+    Path("labelled.csv").write_text("path,label\n" + "\n".join(rows))
     shutil.copytree(pretrained, "broken")
     Path("broken/config.yaml").write_text("a: [\n")
     shutil.copytree(pretrained, "cut")
     for config in Path("cut").glob("step-*/config.json"):
         config.write_text("{")
+    shutil.copytree(pretrained, "damaged")
+    for weights in Path("damaged").glob("step-*/weights.safetensors"):
+        content = bytearray(weights.read_bytes())
+        content[-9] ^= 1
+        weights.write_bytes(content)
     return tmp_path
 
 
@@ -60,7 +75,69 @@ MISTAKES: dict[tuple[str, ...], str] = {
     ("finetune", "{pretrained}", "{tones}", "--label", "color", "--out", "x"): (
         "{tones}/manifest.csv: no column 'color'; the columns are label, split, group."
     ),
+    ("pretrain", "ssast", "empty", "--out", "x"): f"{{here}}/empty: no audio: the folder is empty; expected {SOUNDS}",
+    ("pretrain", "ssast", "texts", "--out", "x"): (
+        f"{{here}}/texts: no audio: of 1 file none is a sound file; expected {SOUNDS}"
+    ),
+    ("check", "nothing"): "{here}/nothing: of 1 sound file none can be read, such as {here}/nothing/x.wav (not audio).",
+    ("pretrain", "ssast", "gone.csv", "--out", "x"): (
+        "{here}/gone.csv: 1 of the 2 listed files are missing: not-there.wav; relative paths start at {here}."
+    ),
+    ("pretrain", "ssast", "untitled.csv", "--out", "x"): (
+        "{here}/untitled.csv: not a manifest: no column names the sound files: expected one of path, file, filename, "
+        "file_name, audio, wav, relpath in the first line, got {first}, a."
+    ),
+    ("finetune", "{pretrained}", "{tones}", "--label", "lable", "--out", "x"): (
+        "{tones}/manifest.csv: no column 'lable' (did you mean 'label'?); the columns are label, split, group."
+    ),
+    ("finetune", "{pretrained}", "{tones}/audio", "--out", "x"): (
+        "{tones}/audio: no column 'label'; this data has no label columns: put a manifest.csv (path,label) "
+        "there, or a folder per class."
+    ),
+    ("finetune", "{pretrained}", "test.csv", "--out", "x"): (
+        "{here}/test.csv: column 'split' names no train items: it holds test (6); mark some as train, name another "
+        "column, or remove this one to cross-validate."
+    ),
+    ("finetune", "{pretrained}", "{tones}", "--group-column", "group", "--held-out", "g9", "--out", "x"): (
+        "no fold 'g9' (did you mean 'g3' or 'g2' or 'g1'?); the data has g0, g1, g2, g3."
+    ),
+    ("evaluate", "{finetuned}", "{tones}", "--split", "dev"): (
+        "--split must be one of train, val, test, all, got 'dev'."
+    ),
+    ("evaluate", "{finetuned}", "labelled.csv", "--split", "all"): (
+        "none of the labels (b, c, h) is known to the model, which tells apart buzz, chirp, hiss ...; is this the "
+        "right --label?"
+    ),
+    ("pretrain", "ssast", "{tones}", "--format", "esc51", "--out", "x"): (
+        "no format 'esc51' (did you mean 'esc50'?); the formats are esc50, speech-commands, fsd50k, audioset, hear, "
+        "desed, iemocap, voxceleb, manifest, csv, ssast, kaldi, nemo, fairseq, audiofolder, folder."
+    ),
     # Names
+    ("pretrain", "ssast", "{tones}", "--preset", "tiny-pach", "--out", "x"): (
+        "ssast has no preset 'tiny-pach' (did you mean 'tiny-patch' or 'tiny-frame' or 'base-patch'?); its presets are "
+        "tiny-patch, tiny-frame, small-patch, small-frame, base-patch, base-frame, demo, test."
+    ),
+    ("finetune", "{pretrained}", "{tones}", "--recipe", "esc", "--out", "x"): (
+        "ssast has no recipe 'esc' (did you mean 'esc50'?); its recipes are audioset-20k, audioset, esc50, "
+        "speech-commands-v2, speech-commands-v1, iemocap, voxceleb1."
+    ),
+    ("finetune", "ssast-test", "{tones}", "--out", "x"): (
+        "'ssast-test' names a configuration (ssast-test), not weights: give a checkpoint or run directory (auricle "
+        "import FILE --out DIR makes one of a published file), or ask for random weights (--random-weights SEED, from "
+        'Python load(..., weights="random")).'
+    ),
+    ("pretrain", "ssast", "{tones}", "--init", "{finetuned}", "--out", "x"): (
+        "--init {finetuned} is a classifier of ssast; it takes a pretraining checkpoint of ssast."
+    ),
+    ("evaluate", "{pretrained}", "{tones}"): (
+        "{pretrained} has no classifier; fine-tune it first: auricle finetune {pretrained} DATA --out RUN"
+    ),
+    ("finetune", "{pretrained}", "{tones}", "--set", "sample_rate=8000", "--out", "x"): (
+        "{pretrained} was trained at 16000 Hz, not 8000; leave out --set sample_rate: sounds of any rate are resampled."
+    ),
+    ("probe", "{pretrained}", "{tones}", "--layers", "7"): (
+        "--layers 7: the network has 2 blocks; give 1 to 2, -2 to -1, last, all or mix."
+    ),
     ("pretrain", "ssats", "{tones}", "--out", "x"): "no method 'ssats' (did you mean 'ssast'?); the methods are ssast.",
     ("predict", "{pretrained}", "{tones}"): (
         "{pretrained} is a pretraining checkpoint without classes; train a classifier first: "
@@ -79,14 +156,15 @@ MISTAKES: dict[tuple[str, ...], str] = {
     (*PRETRAIN, "--set", "balanced=maybe"): (
         "--set: balanced must be true or false, got 'maybe'; write for example balanced=false."
     ),
-    (*PRETRAIN, "--set", "optimizer=sgd"): (
-        "--set: optimizer must be adamw or adam, got 'sgd'; write for example optimizer=adamw."
+    (*PRETRAIN, "--set", "optimizer=lion"): (
+        "--set: optimizer must be adamw or adamw-hf or adam or sgd, got 'lion'; write for example optimizer=adamw."
     ),
     (*PRETRAIN, "--set", "channel=left"): (
         "--set: channel must be mean or a whole number, got 'left'; write for example channel=mean."
     ),
     (*PRETRAIN, "--set", "wieght_decay=0"): (
-        "--set: unknown key 'wieght_decay' (did you mean 'weight_decay'?); auricle info PRESET shows all keys."
+        "--set: unknown key 'wieght_decay' (did you mean 'weight_decay' or 'final_weight_decay' or 'layer_decay'?); "
+        "auricle info PRESET shows all keys."
     ),
     (*PRETRAIN, "--set", "lr=["): (
         "--set lr: '[' is neither a number, a word nor a list; write for example --set lr=0.0001, "
@@ -97,7 +175,24 @@ MISTAKES: dict[tuple[str, ...], str] = {
         "warmup_steps has no effect under schedule=cosine; leave it out, or choose --set schedule=multistep or plateau."
     ),
     (*PRETRAIN, "--steps", "5", "--set", "epochs=2"): "epochs has no effect beside steps=5; give one of them.",
+    # Options
+    (*PRETRAIN, "--max-minuts", "5"): "unrecognized arguments: --max-minuts 5 (did you mean --max-minutes?)",
+    (*PRETRAIN, "--workers", "two"): "argument --workers: expected a whole number, 0 or above, got 'two'",
+    (*PRETRAIN, "--track", "wandb"): (
+        "Weights & Biases cannot be imported (No module named 'wandb'); pip install wandb, or leave --track out."
+    ),
+    ("probe", "{pretrained}", "{tones}", "--json", "one.csv/result.json"): (
+        "argument --json: 'one.csv/result.json' cannot be written: {here}/one.csv is a file"
+    ),
     # Places
+    ("pretrain", "ssast", "{tones}", "--preset", "test", "--out", "{finetuned}"): (
+        "{finetuned} is a run of auricle finetune, not of auricle pretrain; give another --out."
+    ),
+    (*PRETRAIN[:-1], "/proc/nowhere/run"): "--out /proc/nowhere/run cannot be written: No such file or directory.",
+    ("embed", "damaged", "{tones}", "--out", "x.npz"): (
+        "damaged holds no usable checkpoint (damaged/step-000012/weights.safetensors is damaged: its SHA-256 differs "
+        "from the manifest; use another checkpoint); give a run or checkpoint directory."
+    ),
     (*PRETRAIN[:-1], "one.csv"): "--out one.csv is a file; give a directory.",
     (*PRETRAIN[:-1], "{tones}"): "--out {tones} exists and is not a run of auricle; give a new or empty directory.",
     (*PRETRAIN[:-1], "broken"): "broken/config.yaml is damaged: it is not YAML (line 2); restore it.",
@@ -126,17 +221,37 @@ MISTAKES: dict[tuple[str, ...], str] = {
 
 @pytest.mark.parametrize("command", MISTAKES, ids=" ".join)
 def test_a_mistake_is_one_sentence(
-    cli: Cli, place: Path, tones: Path, pretrained: Path, command: tuple[str, ...]
+    cli: Cli, place: Path, tones: Path, pretrained: Path, finetuned: Path, command: tuple[str, ...]
 ) -> None:
     size = (pretrained / "step-000012/config.json").stat().st_size
-    names = {"here": place, "tones": tones, "pretrained": pretrained, "size": size}
+    first = min((tones / "audio").iterdir())
+    names = {"here": place, "tones": tones, "pretrained": pretrained, "finetuned": finetuned}
+    names |= {"size": size, "first": first}
     outcome = cli(*(word.format(**names) for word in command))
     *before, message = outcome.err.splitlines()
     assert message == f"error: {MISTAKES[command].format(**names)}"
-    # How the data was read comes first, where it could be.
-    assert all(line.startswith("data: ") for line in before)
+    # How the data was read comes first, where it could be; argparse shows the options.
+    assert all(line.startswith(("data: ", "usage: ", "      ")) for line in before)
     assert outcome.code == 2
-    assert not (place / "x").exists()
+    # A tracker keeps its own notes in the run's folder, so that must be there before the tracker can be missed.
+    assert not (place / "x").exists() or "--track" in command
+
+
+def test_speakers_of_the_test_part_in_the_training_part_are_a_warning(cli: Cli, tones: Path, tmp_path: Path) -> None:
+    rows = ["path,label,split,speaker"]
+    for name, split, speaker in (
+        ("buzz0.wav", "train", "ann"),
+        ("hiss0.wav", "train", "bob"),
+        ("buzz4.wav", "test", "ann"),
+        ("hiss4.wav", "test", "eve"),
+    ):
+        rows.append(f"{tones}/audio/{name},{name[:4]},{split},{speaker}")
+    (tmp_path / "leak.csv").write_text("\n".join(rows))
+    outcome = cli("check", tmp_path / "leak.csv", "--processes", 1)
+    assert outcome.code == 0
+    assert outcome.err.splitlines()[-1] == (
+        "warning: values of 'speaker' in more than one split: 1 (ann in test and train)"
+    )
 
 
 def test_all_keys_are_shown_for_a_preset(cli: Cli) -> None:

@@ -182,7 +182,7 @@ def test_a_file_in_the_place_of_a_run_and_the_reverse(
     assert "a sound file is not a data set" in last_line(cli("probe", pretrained, sound))
     assert "is a file; give a directory" in last_line(cli("pretrain", "ssast", tones, "--out", sound))
     assert "holds no usable checkpoint" in last_line(cli("info", tones))
-    assert "none of its" in last_line(cli("predict", finetuned, pretrained))
+    assert "none is a sound file" in last_line(cli("predict", finetuned, pretrained))
     assert "is not a run of auricle" in last_line(cli("finetune", pretrained, tones, "--out", tones))
     # An imported or copied checkpoint is not a run to train in either.
     checkpoint = next(pretrained.glob("step-*"))

@@ -98,10 +98,10 @@ def test_a_folder_without_usable_audio_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no audio: the folder is empty; expected files that end in \.wav, \.flac"):
         read_data(tmp_path)
     table(tmp_path / "a.txt", "x")
-    with pytest.raises(DataError, match="none of its 1 files is a sound file"):
+    with pytest.raises(DataError, match="of 1 file none is a sound file"):
         read_data(tmp_path)
     table(tmp_path / "a.wav", "x")
-    with pytest.raises(DataError, match=r"none of the 1 sound files can be read, such as .*a\.wav \(not audio\)"):
+    with pytest.raises(DataError, match=r"of 1 sound file none can be read, such as .*a\.wav \(not audio\)"):
         read_data(tmp_path)
 
 
@@ -216,7 +216,7 @@ def test_unreadable_listed_files_are_kept_out_and_listed(tmp_path: Path) -> None
     manifest = read_data(table(tmp_path / "x.csv", "path,label\nbad.wav,x\na.wav,y\n"))
     assert manifest.ids == ("a.wav",)
     assert manifest.skipped == ((str(tmp_path / "bad.wav"), "not audio"),)
-    with pytest.raises(DataError, match="none of the 1 sound files can be read"):
+    with pytest.raises(DataError, match="of 1 sound file none can be read"):
         read_data(table(tmp_path / "y.csv", "path,label\nbad.wav,x\n"))
 
 

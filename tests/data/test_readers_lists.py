@@ -261,6 +261,30 @@ def test_a_format_that_does_not_exist_or_does_not_fit(tmp_path: Path) -> None:
             read_data(tmp_path, name)
 
 
+def test_an_installed_package_brings_its_own_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text(tmp_path / "site" / "reader_of_tests-1.dist-info" / "METADATA", "Name: reader-of-tests\nVersion: 1\n")
+    text(
+        tmp_path / "site" / "reader_of_tests-1.dist-info" / "entry_points.txt",
+        "[auricle.readers]\nfolder = nonsense\nlisted = reader_of_tests\n",
+    )
+    text(
+        tmp_path / "site" / "reader_of_tests.py",
+        "from auricle.data.readers import folder\nfrom auricle.data.readers.shared import CERTAIN, Match\n"
+        "read = folder.read\n"
+        "def detect(path):\n    return Match(CERTAIN, 'a test') if (path / 'listed').is_file() else None\n",
+    )
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    sounds(tmp_path / "data", "a.wav")
+    text(tmp_path / "data" / "listed", "")
+    assert read_as("listed", tmp_path / "data").ids == ("a.wav",)
+    assert readers.reader_names()[-1] == "listed"
+    with pytest.raises(ConfigError, match=r"no format 'lister' \(did you mean 'listed'"):
+        read_data(tmp_path / "data", "lister")
+    # A package does not take the name of one of ours.
+    (tmp_path / "data" / "listed").unlink()
+    assert read_as("folder", tmp_path / "data").ids == ("a.wav",)
+
+
 def test_files_that_were_missing_when_a_manifest_was_made_stay_known(tmp_path: Path) -> None:
     sounds(tmp_path, "audio/a.wav")
     text(tmp_path / "meta" / "esc50.csv", "filename,fold,target,category\na.wav,1,0,dog\nb.wav,2,0,dog\n")

@@ -43,7 +43,7 @@ def add(verbs: Verbs) -> None:
 
     p = verb(verbs, "bench", run_bench, "measure how fast a model is on this machine, and its memory")
     p.add_argument("model", help="checkpoint, run directory or preset name")
-    p.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16", "fp16"))
+    p.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16", "fp16"), help="of the network")
     p.add_argument("--batch", type=positive_int, default=0, metavar="N", help="clips at once (the recipe's, or fewer)")
     p.add_argument("--json", type=json_file, metavar="FILE", help="write everything as JSON")
 

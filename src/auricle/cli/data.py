@@ -36,7 +36,7 @@ def add(verbs: Verbs) -> None:
     p.add_argument("out", help="directory to make")
     p.add_argument("--clips", type=positive_int, default=400, help="how many")
     p.add_argument("--seconds", type=positive_float, default=2.5, help="length of each")
-    p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--seed", type=int, default=0, help="of the scenes")
 
 
 def run_check(args: argparse.Namespace) -> int:

@@ -109,7 +109,7 @@ def training_options(p: argparse.ArgumentParser) -> None:
         "--accumulate", type=positive_int, metavar="K", help="compute each process's part of a batch in K pieces"
     )
     p.add_argument("--workers", type=count, default=0, metavar="W", help="processes that read ahead (0: none)")
-    p.add_argument("--seed", type=int, default=0, metavar="S")
+    p.add_argument("--seed", type=int, default=0, metavar="S", help="of all that is drawn: weights, crops, masks")
     p.add_argument("--track", default="", choices=("tensorboard", "wandb", "mlflow"), help="keep the curves there too")
     p.add_argument("--dry-run", action="store_true", help="print parameters, memory, steps and time, and stop")
     p.add_argument("--quiet", action="store_true", help="no progress")
@@ -175,6 +175,11 @@ def json_file(text: str) -> str:
     # Refused here, before hours of work that would have nowhere to go.
     if Path(text).is_dir() or Path(text).suffix == ".html":
         raise argparse.ArgumentTypeError(f"expected a file for JSON, got '{text}'; name it for example result.json")
+    above = next(folder for folder in Path(text).absolute().parents if folder.exists())
+    if not above.is_dir():
+        raise argparse.ArgumentTypeError(f"'{text}' cannot be written: {above} is a file")
+    if not os.access(above, os.W_OK):
+        raise argparse.ArgumentTypeError(f"'{text}' cannot be written: you may not write to the folder {above}")
     return text
 
 

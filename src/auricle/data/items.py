@@ -209,7 +209,11 @@ class Manifest:
             DataError: no item has this column, or an item has nothing in it.
         """
         if column not in self.columns:
-            have = f"the columns are {', '.join(self.columns)}" if self.columns else "this data has no label columns"
+            have = (
+                f"the columns are {', '.join(self.columns)}"
+                if self.columns
+                else "this data has no label columns: put a manifest.csv (path,label) there, or a folder per class"
+            )
             raise DataError(f"{self.source}: no column '{column}'{did_you_mean(column, self.columns)}; {have}.")
         labels = tuple(item.labels.get(column, "") for item in self.items)
         empty = [item.id for item, label in zip(self.items, labels, strict=True) if not label]

@@ -31,18 +31,18 @@ def warnings(findings: Findings) -> list[str]:
     found: list[tuple[int, str, Sequence[str]]] = [
         (
             len(across),
-            "pairs of copies lie in different splits, so a test would see what was trained on",
+            "copies in different splits, so that a test would see what was trained on",
             _pairs(across),
         ),
-        (len(within), "pairs of copies within a split", _pairs(within)),
-        (len(relabelled), "pairs of copies have different labels", _pairs(relabelled)),
-        (len(findings.silent), "sounds are silent for more than 95 % of their time", _ids(findings.silent)),
-        (len(findings.clipped), "sounds have more than 0.1 % of their samples at full scale", _ids(findings.clipped)),
-        (len(findings.shifted), "sounds have a DC offset above 1 % of full scale", _ids(findings.shifted)),
-        (len(misstated), "stated durations are wrong by more than 0.1 s", misstated),
+        (len(within), "copies within a split", _pairs(within)),
+        (len(relabelled), "copies with different labels", _pairs(relabelled)),
+        (len(findings.silent), "sounds that are silent for more than 95 % of their time", _ids(findings.silent)),
+        (len(findings.clipped), "sounds with more than 0.1 % of their samples at full scale", _ids(findings.clipped)),
+        (len(findings.shifted), "sounds with a DC offset above 1 % of full scale", _ids(findings.shifted)),
+        (len(misstated), "stated durations that are wrong by more than 0.1 s", misstated),
     ]
     lines = [
-        f"{count} {what} ({'; '.join(names[:NAMED])}{'; ...' if len(names) > NAMED else ''})"
+        f"{what}: {count} ({'; '.join(names[:NAMED])}{'; ...' if len(names) > NAMED else ''})"
         for count, what, names in found
         if count
     ]
@@ -52,7 +52,7 @@ def warnings(findings: Findings) -> list[str]:
 def _leak_line(leak: Leak) -> str:
     names = [f"{value} in {' and '.join(splits)}" for value, splits in list(leak.values.items())[:NAMED]]
     more = "; ..." if len(leak.values) > NAMED else ""
-    return f"{len(leak.values)} values of '{leak.column}' occur in more than one split ({'; '.join(names)}{more})"
+    return f"values of '{leak.column}' in more than one split: {len(leak.values)} ({'; '.join(names)}{more})"
 
 
 def _pairs(duplicates: Sequence[Duplicate]) -> list[str]:

@@ -32,7 +32,7 @@ from auricle.training.log import Console
 from auricle.training.loop import train
 from auricle.training.memory import enough_memory
 from auricle.training.precision import resolve_precision
-from auricle.training.pretrain import pick_device, report_bad_files, report_skipped
+from auricle.training.pretrain import check_rate, pick_device, report_bad_files, report_skipped
 from auricle.training.run import claimed
 from auricle.training.tracking import trackers
 from auricle.training.validation import Validation, score_name
@@ -174,6 +174,8 @@ def draft(
             f"pretext task; leave out --set {idle[0]}."
         )
     network, train_config = override((base, training), settings)
+    if random_weights is None:
+        check_rate(str(model), base.sample_rate, network.sample_rate)
     refuse_unused(train_config, settings, (), "fine-tuning")
     manifest = read_data(data).hearing(network.channel)
     labels = read_labels(manifest, label, task)

@@ -142,6 +142,7 @@ def plan(
             "leave out accumulate, and lower batch_size or start several processes where memory is short."
         )
     if start is not None:
+        check_rate(f"--init {init}", base.sample_rate, model.sample_rate)
         named = override((chosen.model, chosen.pretrain), settings)[0]
         if asked:
             check_same_network(model, named, f"--init {init}", f"--preset {asked}")
@@ -173,6 +174,19 @@ def check_same_network(model: MethodConfig, preset: MethodConfig, checkpoint: st
         raise ConfigError(
             f"{checkpoint} is another network than {wanted} ({', '.join(differing)}); leave --preset out to go on with "
             "the checkpoint's own settings."
+        )
+
+
+def check_rate(source: str, trained: int, asked: int) -> None:
+    """Refuse to hear sound at another rate than the weights were trained at.
+
+    Raises:
+        ConfigError: the rates differ.
+    """
+    if asked != trained:
+        raise ConfigError(
+            f"{source} was trained at {trained} Hz, not {asked}; leave out --set sample_rate: sounds of any rate are "
+            "resampled."
         )
 
 

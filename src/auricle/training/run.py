@@ -94,6 +94,9 @@ def start_or_check(run: Path, config: Mapping[str, Any]) -> None:
     plain = json.loads(json.dumps(config))
     if path.exists():
         old = _as_today(load_yaml(path))
+        was, now = old.get("command"), plain.get("command")
+        if was and was != now:
+            raise ConfigError(f"{run} is a run of auricle {was}, not of auricle {now}; give another --out.")
         differences = [
             f"{key}: was {old_value!r}, now {new_value!r}"
             for key, old_value, new_value in _differences(old, plain)

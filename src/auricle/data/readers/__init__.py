@@ -3,6 +3,8 @@
 A reader is chosen by what lies in a folder or stands at the beginning of a file. The surest claim wins: the user's own
 manifest before files that only one layout has, before the names of folders, before any folder or table. Where two
 claims are equally sure, nothing is guessed: the reader must be named.
+
+Third parties add a reader by an entry point of the group `auricle.readers`, whose value is such a module.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from importlib import import_module
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import NoReturn, Protocol, cast
 
@@ -40,6 +43,7 @@ LISTS = {
     "folder": "folder",
 }
 READERS = {**CORPORA, **LISTS}
+GROUP = "auricle.readers"
 SHOWN = 5
 
 
@@ -53,15 +57,23 @@ class Reader(Protocol):
         """Read it; raises DataError."""
 
 
+def reader_names() -> list[str]:
+    """Names of all readers, our own first."""
+    return [*READERS, *sorted(point.name for point in entry_points(group=GROUP) if point.name not in READERS)]
+
+
 def get_reader(name: str) -> Reader:
     """The reader of that name.
 
     Raises:
         ConfigError: there is none.
     """
-    if name not in READERS:
-        raise ConfigError(f"no format '{name}'{did_you_mean(name, READERS)}; the formats are {', '.join(READERS)}.")
-    return cast(Reader, import_module(f"{__name__}.{READERS[name]}"))
+    if name in READERS:
+        return cast(Reader, import_module(f"{__name__}.{READERS[name]}"))
+    for point in entry_points(group=GROUP, name=name):
+        return cast(Reader, point.load())
+    names = reader_names()
+    raise ConfigError(f"no format '{name}'{did_you_mean(name, names)}; the formats are {', '.join(names)}.")
 
 
 def detect(path: Path) -> tuple[str, Match]:
@@ -70,7 +82,7 @@ def detect(path: Path) -> tuple[str, Match]:
     Raises:
         DataError: two claims are equally sure.
     """
-    claims = [(name, match) for name in READERS if (match := get_reader(name).detect(path)) is not None]
+    claims = [(name, match) for name in reader_names() if (match := get_reader(name).detect(path)) is not None]
     best = max((match.confidence for _, match in claims), default=0)
     chosen = [(name, match) for name, match in claims if match.confidence == best]
     if not chosen:
@@ -134,7 +146,5 @@ def _raise_empty(manifest: Manifest) -> NoReturn:
         raise DataError(f"{manifest.source}: nothing is left of it: it lists no sound files, or all are excluded.")
     path, reason = manifest.skipped[0]
     advice = "; pip install 'auricle[video]' to read m4a, aac and video" if reason == "unsupported" else ""
-    count = len(manifest.skipped)
-    raise DataError(
-        f"{manifest.source}: none of the {count} sound files can be read, such as {path} ({reason}{advice})."
-    )
+    files = plural(len(manifest.skipped), "sound file")
+    raise DataError(f"{manifest.source}: of {files} none can be read, such as {path} ({reason}{advice}).")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from auricle.data.items import Manifest
 from auricle.data.readers.shared import EXTENSIONS, FALLBACK, VIDEO, Entry, Match, files_below, is_sound, manifest_of
-from auricle.errors import DataError
+from auricle.errors import DataError, plural
 
 
 def detect(path: Path) -> Match | None:
@@ -23,7 +23,7 @@ def read(root: Path) -> Manifest:
     found = [path for path in files if is_sound(path.name)]
     found = [path for path in found if path.suffix.lower() not in VIDEO] or found
     if not found:
-        what = f"none of its {len(files)} files is a sound file" if files else "the folder is empty"
+        what = f"of {plural(len(files), 'file')} none is a sound file" if files else "the folder is empty"
         raise DataError(f"{root}: no audio: {what}; expected files that end in {', '.join(EXTENSIONS)} at any depth.")
     manifest = manifest_of(root, root, (_entry(path, root) for path in found))
     if all(item.labels for item in manifest):
