@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from auricle.evaluation.probe import probe as probe
 from auricle.evaluation.results import Result
 from auricle.inference.library import Tell, embed_arrays
 from auricle.inference.library import embed_library as _embed_library
-from auricle.inference.model import Model, Prediction
+from auricle.inference.model import Detections, Model, Prediction
 from auricle.inference.model import load as load
 from auricle.inference.search import search as search
 from auricle.inference.table import Library
@@ -308,20 +308,29 @@ def embed_library(
 
 
 def predict(
-    run: str | Path | Model, sounds: Paths, *, threshold: float = 0.5
-) -> list[tuple[str, Prediction | AudioError]]:
-    """Classify or tag files and folders of audio: (path, prediction or what was wrong with the file).
+    run: str | Path | Model, sounds: Paths, *, threshold: float | None = None
+) -> list[tuple[str, Prediction | Detections | AudioError]]:
+    """Classify or tag files and folders of audio, or detect events in them: (path, outcome or what was wrong with it).
 
-    `threshold` is the probability from which a tag counts as present.
+    `threshold` is the probability from which a tag counts as present (0.5), or an event of any class as going on (what
+    was chosen for each class in training).
     """
+    return list(predict_each(run, expand(_list(sounds)), threshold))
+
+
+def predict_each(
+    run: str | Path | Model, files: Sequence[str | Path], threshold: float | None = None
+) -> Iterator[tuple[str, Prediction | Detections | AudioError]]:
+    """As `predict`, one file after the other."""
     loaded = run if isinstance(run, Model) else load(run)
-    results: list[tuple[str, Prediction | AudioError]] = []
-    for path in expand(_list(sounds)):
+    for path in files:
         try:
-            results.append((str(path), loaded.classify(path, threshold=threshold)))
+            if loaded.detector:
+                yield str(path), loaded.detect(path, threshold=threshold)
+            else:
+                yield str(path), loaded.classify(path, threshold=0.5 if threshold is None else threshold)
         except AudioError as error:
-            results.append((str(path), error))
-    return results
+            yield str(path), error
 
 
 def expand(

@@ -42,6 +42,10 @@ class TrainConfig:
     For fine-tuning: `loss` is cross-entropy over classes that exclude each other, or one yes-or-no question per class;
     "auto" takes the first to tell classes apart, the second for tagging. `head` reads the pooled output, or a learned
     mixture of the layers ("mix"). `balanced` draws clips so that rare labels come as often as common ones.
+    For detection (`auricle.tasks.detection`): `collar` is how many seconds an event may be off when thresholds and
+    filters are chosen, `frame_pooling` how a weakly labelled clip's probability follows from those of its frames,
+    `consistency` the weight of agreeing with a mean teacher (0: none), reached after the share `ramp` of the budget,
+    and `teacher_momentum` how slowly that teacher follows.
     `window_seconds` is what the network hears at once when it is applied; 0: as much as `crop_seconds`.
     `average_epochs` (first, last) makes the final weights the mean of those at the ends of these epochs; 0, 0 does not.
     """
@@ -72,6 +76,11 @@ class TrainConfig:
     loss: Literal["auto", "ce", "bce"] = "auto"
     head: Literal["linear", "mix"] = "linear"
     balanced: bool = False
+    collar: float = 0.2
+    frame_pooling: Literal["linear_softmax", "attention"] = "linear_softmax"
+    consistency: float = 0.0
+    ramp: float = 0.25
+    teacher_momentum: float = 0.999
     average_epochs: tuple[int, int] = (0, 0)
     mixup: float = 0.0
     mask_freq: int = 0
@@ -97,9 +106,10 @@ class TrainConfig:
                     "final_lr",
                     "window_seconds",
                 ),
+                *("collar", "consistency"),
                 *("decay_start", "mask_freq", "mask_time", "validate_every", "max_bad_fraction"),
             ),
-            shares=("warmup", "mixup", "label_smoothing", "val_fraction"),
+            shares=("warmup", "mixup", "label_smoothing", "val_fraction", "ramp", "teacher_momentum"),
         )
         if not self.steps and not self.epochs:
             raise ConfigError("the budget is empty: steps is 0 and epochs is 0; set one of them above 0.")

@@ -67,7 +67,7 @@ def test_items_are_divided_by_their_rarest_label() -> None:
 def test_labels_that_cannot_be_used_are_refused() -> None:
     with pytest.raises(DataError, match=r"only delimiters for 1 items \(first: 001\)"):
         read_labels(manifest("dog;rain", ";"), "label")
-    with pytest.raises(ConfigError, match="the task must be classification or tagging, got 'both'"):
+    with pytest.raises(ConfigError, match="the task must be one of classification, tagging, detection, got 'both'"):
         read_labels(manifest("dog", "rain"), "label", "both")
 
 

@@ -124,10 +124,11 @@ def show_result(result: Result) -> None:
 
     p = result.protocol
     print(f"tested {p['tested']} of {result.data['items']} clips, part '{p['split']}': {p['chosen_by']}")
+    width = max(10, *map(len, result.metrics))
     for name, q in result.metrics.items():
-        # d' is a distance, not a share, and infinite where no clip is ranked wrongly.
-        shown = _decimal if name == "d_prime" else percent
-        print(f"{name:10} {shown(q['value'])} [{shown(q['low'])}, {shown(q['high'])}]")
+        # d' is a distance, not a share, and infinite where no clip is ranked wrongly; errors may outnumber events.
+        shown = _decimal if name == "d_prime" or name.endswith("error_rate") else percent
+        print(f"{name:{width}} {shown(q['value'])} [{shown(q['low'])}, {shown(q['high'])}]")
     names = {key: system_name(key, baseline) for key, baseline in result.baselines.items()}
     for key, baseline in result.baselines.items():
         q = baseline["metrics"]["accuracy"]

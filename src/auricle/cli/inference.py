@@ -23,6 +23,7 @@ from auricle.errors import AudioError, ConfigError, plural, printable
 
 if TYPE_CHECKING:
     from auricle.cli.options import Verbs
+    from auricle.inference.model import Detections, Prediction
 
 
 def add(verbs: Verbs) -> None:
@@ -51,13 +52,20 @@ def add(verbs: Verbs) -> None:
     p.add_argument("--json", type=json_file, metavar="FILE", help="write them as JSON")
     p.add_argument("--page", type=page_file, metavar="FILE.html", help="write a page that shows and plays them")
 
-    p = verb(verbs, "predict", run_predict, "classify or tag sounds")
+    p = verb(verbs, "predict", run_predict, "classify or tag sounds, or detect events in them")
     p.add_argument("model", metavar="run", help="run or checkpoint of a fine-tuning")
     p.add_argument("paths", nargs="+", metavar="FILE", help="sound files, or folders of them")
     format_option(p)
-    p.add_argument("--threshold", type=share, default=0.5, metavar="P", help="probability that makes a tag present")
+    p.add_argument(
+        "--threshold",
+        type=share,
+        metavar="P",
+        help="probability that makes a tag present (0.5), or an event (chosen for each class in training)",
+    )
     p.add_argument("--top", type=count, default=0, metavar="K", help="also print the K likeliest labels")
     p.add_argument("--json", type=json_file, metavar="FILE", help="write everything as JSON")
+    p.add_argument("--tsv", metavar="FILE", help="write detected events as a table")
+    p.add_argument("--audacity", metavar="DIR", help="write detected events as Audacity labels, a file for each sound")
 
 
 def run_embed(args: argparse.Namespace) -> int:
@@ -96,26 +104,77 @@ def run_search(args: argparse.Namespace) -> int:
 def run_predict(args: argparse.Namespace) -> int:
     from auricle import api
     from auricle.evaluation.results import write_json
+    from auricle.inference.model import Detections
 
+    model = api.load(args.model)
+    _check_outputs(args, detects=model.task == "detection")
     errors: list[AudioError] = []
     rows: list[dict[str, Any]] = []
-    for path, outcome in api.predict(args.model, api.expand(args.paths, args.format, tell), threshold=args.threshold):
+    found: list[tuple[str, Detections]] = []
+    for path, outcome in api.predict_each(model, api.expand(args.paths, args.format, tell), args.threshold):
         if isinstance(outcome, AudioError):
             errors.append(outcome)
             rows.append({"path": path, "error": str(outcome)})
-            continue
-        found = ", ".join(f"{name} ({percent(outcome.scores[name])})" for name in outcome.labels)
-        print(f"{printable(path)}: {found or f'nothing reaches {percent(args.threshold)}'}")
-        for name in sorted(outcome.scores, key=lambda name: -outcome.scores[name])[: args.top]:
-            print(f"  {percent(outcome.scores[name]):>8}  {name}")
-        whole = len(outcome.segments) == 1 and outcome.segments[0].covers(outcome.duration)
-        for s in () if whole else outcome.segments:
-            print(f"  {s.onset:9.2f} - {s.offset:9.2f} s  {s.label} ({percent(s.score)})")
-        segments = [dict(vars(s)) for s in outcome.segments]
-        rows.append({"path": path, **vars(outcome), "segments": segments})
+        elif isinstance(outcome, Detections):
+            found.append((path, outcome))
+            rows.append(_show_events(path, outcome))
+        else:
+            rows.append(_show_labels(path, outcome, args.threshold, args.top))
     if args.json:
         write_json(args.json, {"schema": 1, "model": args.model, "command": args.command_line, "predictions": rows})
+    _write_events(args, found)
     return _report_bad(errors)
+
+
+def _check_outputs(args: argparse.Namespace, detects: bool) -> None:
+    """Refuse options that would do nothing with this model, before hours of work."""
+    if detects and args.top:
+        raise ConfigError(f"--top is for clips, and {args.model} detects events; leave it out.")
+    if not detects and (args.tsv or args.audacity):
+        option = "--tsv" if args.tsv else "--audacity"
+        raise ConfigError(f"{option} is for events, and {args.model} detects none; use --json.")
+    if args.tsv and Path(args.tsv).is_dir():
+        raise ConfigError(f"--tsv {args.tsv} is a folder; name a file, for example events.tsv.")
+    if args.audacity and Path(args.audacity).is_file():
+        raise ConfigError(f"--audacity {args.audacity} is a file; name a folder.")
+
+
+def _show_labels(path: str, outcome: Prediction, threshold: float | None, top: int) -> dict[str, Any]:
+    """Print what a clip was taken for; returns its row of the JSON file."""
+    found = ", ".join(f"{name} ({percent(outcome.scores[name])})" for name in outcome.labels)
+    print(f"{printable(path)}: {found or f'nothing reaches {percent(0.5 if threshold is None else threshold)}'}")
+    for name in sorted(outcome.scores, key=lambda name: -outcome.scores[name])[:top]:
+        print(f"  {percent(outcome.scores[name]):>8}  {name}")
+    whole = len(outcome.segments) == 1 and outcome.segments[0].covers(outcome.duration)
+    for s in () if whole else outcome.segments:
+        _show_stretch(s.onset, s.offset, s.label, s.score)
+    return {"path": path, **vars(outcome), "segments": [dict(vars(s)) for s in outcome.segments]}
+
+
+def _show_events(path: str, outcome: Detections) -> dict[str, Any]:
+    """Print the events of a sound; returns its row of the JSON file."""
+    print(f"{printable(path)}: {plural(len(outcome.events), 'event')} in {outcome.duration:.2f} s")
+    for event in outcome.events:
+        _show_stretch(*event)
+    return {"path": path, "duration": outcome.duration, "events": [event._asdict() for event in outcome.events]}
+
+
+def _show_stretch(onset: float, offset: float, label: str, score: float) -> None:
+    print(f"  {onset:9.2f} - {offset:9.2f} s  {label} ({percent(score)})")
+
+
+def _write_events(args: argparse.Namespace, found: Sequence[tuple[str, Detections]]) -> None:
+    from auricle.evaluation.results import write_text
+    from auricle.inference.events import audacity_labels, event_table
+
+    if args.tsv:
+        write_text(args.tsv, event_table([(path, outcome.events) for path, outcome in found]))
+    if args.audacity:
+        stems = [Path(path).stem for path, _ in found]
+        for stem, (path, outcome) in zip(stems, found, strict=True):
+            # Of sounds with the same name in several folders, the folders are part of the name.
+            unique = stem if stems.count(stem) == 1 else "_".join(Path(path).with_suffix("").parts).strip("/_")
+            write_text(Path(args.audacity) / f"{unique}.txt", audacity_labels(outcome.events))
 
 
 def _report_bad(errors: Sequence[AudioError]) -> int:

@@ -36,8 +36,8 @@ def add(verbs: Verbs) -> None:
     p.add_argument(
         "--task",
         default="",
-        choices=("classification", "tagging"),
-        help="one label per clip, or any number (what the labels say)",
+        choices=("classification", "tagging", "detection"),
+        help="one label per clip, any number, or events in time (what the labels say)",
     )
     p.add_argument(
         "--held-out", default="", metavar="FOLD", help="fold or group to leave out (the last); all: each in turn"

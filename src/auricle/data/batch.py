@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from auricle.data.items import Event
 from auricle.data.randomness import Draw
 
 
@@ -30,6 +31,8 @@ class Stream:
 class Batch:
     """Streams of B items, their targets [B, C] where there are labels, and who they are.
 
+    For detection, `events` holds those of each row, in seconds from its start, or None where they are not known; a row
+    of targets is NaN where nothing is known. Frames are a model's own, so a batch holds none.
     `replaced` lists (path, reason) of unreadable files for which another sample stands in. `partners` are batches of as
     many other clips, drawn for each row to be mixed into it.
     """
@@ -38,6 +41,7 @@ class Batch:
     draw: Draw
     ids: tuple[str, ...]
     targets: Tensor | None = None
+    events: tuple[tuple[Event, ...] | None, ...] | None = None
     replaced: tuple[tuple[str, str], ...] = field(default=())
     partners: tuple[Batch, ...] = ()
 
@@ -58,6 +62,7 @@ class Batch:
             ids=self.ids[part],
             targets=None if self.targets is None else self.targets[part],
             partners=tuple(partner.rows(start, stop) for partner in self.partners),
+            events=None if self.events is None else self.events[part],
         )
 
     def to(self, device: torch.device) -> Batch:

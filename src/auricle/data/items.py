@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -50,6 +50,15 @@ class Event:
     onset: float
     offset: float
     label: str
+
+
+def events_between(events: Iterable[Event], start: float, end: float) -> tuple[Event, ...]:
+    """The events that sound from `start` to `end`, cut to that stretch and timed from its start."""
+    return tuple(
+        Event(max(event.onset, start) - start, min(event.offset, end) - start, event.label)
+        for event in events
+        if event.onset < end and event.offset > start
+    )
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,12 @@
-"""The labels of a data set: one per item (classification), or several (tagging).
+"""The labels of a data set: one per item (classification), several (tagging), or events in time (detection).
 
 A cell with several labels separates them by semicolons ("dog;rain"), or by commas without a blank behind them, as
 AudioSet and FSD50K do ("dog,rain" in a quoted cell). A comma followed by a blank belongs to a name ("Child speech, kid
 speaking"), and so do all commas of a column that has semicolons.
+
+For detection an item is strongly labelled (its events are known, be there none), weakly (its cell names what sounds in
+it), or not at all. A column `annotation` with the values strong, weak and none says which, as the readers of DCASE and
+AudioSet lists write it. Without it, an item that has events, or neither events nor a label, is strongly labelled.
 """
 
 from __future__ import annotations
@@ -17,58 +21,98 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from auricle.data.items import Manifest
+from auricle.data.items import Event, Item, Manifest
 from auricle.data.targets import multi_hot
 from auricle.errors import ConfigError, DataError, plural
 
-Task = Literal["classification", "tagging"]
-TASKS: tuple[Task, ...] = ("classification", "tagging")
+Task = Literal["classification", "tagging", "detection"]
+TASKS: tuple[Task, ...] = ("classification", "tagging", "detection")
+ANNOTATION = "annotation"
 # Keeps the weight of a label that never occurs finite (SSAST, gen_weight_file.py).
 _SMOOTHING = 0.01
 
 
 @dataclass(frozen=True)
 class Labels:
-    """The label column of a manifest: `sets[i]` are item i's labels, without repetition, in the order of its cell."""
+    """The label column of a manifest: `sets[i]` are item i's labels, without repetition, in the order of its cell.
+
+    For detection, `events[i]` are its events, or None where they are not known; `sets[i]` are then what sounds in it,
+    if that is known. For other tasks `events` is empty.
+    """
 
     column: str
     task: Task
     sets: tuple[tuple[str, ...], ...]
+    events: tuple[tuple[Event, ...] | None, ...] = ()
 
     def classes(self, indices: Sequence[int]) -> tuple[str, ...]:
         """All labels of some items, sorted."""
         return tuple(sorted({name for i in indices for name in self.sets[i]}))
 
     def targets(self, indices: Sequence[int], classes: Sequence[str]) -> NDArray[np.float32]:
-        """[len(indices), C] with 1 for each label of an item; labels that are not in `classes` are left out."""
-        return multi_hot([self.sets[i] for i in indices], classes)
+        """[len(indices), C] with 1 for each label of an item; labels that are not in `classes` are left out.
+
+        For detection, the row of an item of which nothing is known is NaN.
+        """
+        targets = multi_hot([self.sets[i] for i in indices], classes)
+        if self.events:
+            targets[[self.events[i] is None and not self.sets[i] for i in indices]] = np.nan
+        return targets
+
+    def strong(self, indices: Sequence[int]) -> tuple[int, ...]:
+        """Those of some items whose events are known: only they can be scored."""
+        return tuple(i for i in indices if self.events[i] is not None)
 
     @cached_property
     def strata(self) -> tuple[str, ...]:
         """One label of each item, by which parts of the data are kept alike: the rarest, where there are several."""
         counts = Counter(name for names in self.sets for name in names)
-        return tuple(min(names, key=lambda name: (counts[name], name)) for names in self.sets)
+        return tuple(min(names, key=lambda name: (counts[name], name), default="") for names in self.sets)
 
     def __str__(self) -> str:
+        if self.task == "detection":
+            return self._detection()
         each = sum(map(len, self.sets)) / len(self.sets)
         several = f", {each:.1f} labels per clip" if self.task == "tagging" else ""
         classes = plural(len(self.classes(range(len(self.sets)))), "class")
         return f"{self.task}: {classes} in column '{self.column}'{several}"
+
+    def _detection(self) -> str:
+        known = [events for events in self.events if events is not None]
+        weak = sum(events is None and bool(names) for events, names in zip(self.events, self.sets, strict=True))
+        parts = [
+            f"detection: {plural(len(self.classes(range(len(self.sets)))), 'class')}",
+            f"{plural(sum(map(len, known)), 'event')} in {plural(len(known), 'clip')}",
+        ]
+        rest = len(self.sets) - len(known) - weak
+        parts += [f"{plural(n, 'clip')} {kind}" for n, kind in ((weak, "with labels only"), (rest, "unlabelled")) if n]
+        return ", ".join(parts)
 
 
 def read_labels(manifest: Manifest, column: str, task: str = "") -> Labels:
     """The labels in a column.
 
     Args:
-        task: "classification" (a cell is one label, whatever it holds), "tagging", or empty: tagging if any cell holds
+        task: "classification" (a cell is one label, whatever it holds), "tagging", "detection", or empty: detection if
+            there are events and no such column, or a column `annotation` beside it; else tagging if any cell holds
             several labels.
 
     Raises:
         ConfigError: no such task.
-        DataError: no such column, or an item has no label.
+        DataError: no such column, or an item has no label; for detection, there is no event.
     """
     if task and task not in TASKS:
-        raise ConfigError(f"the task must be {' or '.join(TASKS)}, got '{task}'.")
+        raise ConfigError(f"the task must be one of {', '.join(TASKS)}, got '{task}'.")
+    timed = any(item.events for item in manifest)
+    if task == "detection" or (
+        not task and timed and (column not in manifest.columns or ANNOTATION in manifest.columns)
+    ):
+        if not timed:
+            raise DataError(
+                f"{manifest.source}: detection needs events with an onset and an offset, and there is none; list them "
+                "in an events.csv (path,onset,offset,label) beside manifest.csv, or give a list of DCASE or AudioSet."
+            )
+        return _detection_labels(manifest, column)
     cells = manifest.labels_of(column)
     if task != "classification":
         sets = split_cells(cells)
@@ -81,6 +125,23 @@ def read_labels(manifest: Manifest, column: str, task: str = "") -> Labels:
         if task == "tagging" or any(len(labels) > 1 for labels in sets):
             return Labels(column, "tagging", sets)
     return Labels(column, "classification", tuple((cell,) for cell in cells))
+
+
+def _detection_labels(manifest: Manifest, column: str) -> Labels:
+    cells = split_cells([item.labels.get(column, "") for item in manifest])
+    events = tuple(
+        item.events if _is_strong(item, bool(cell)) else None for item, cell in zip(manifest, cells, strict=True)
+    )
+    sets = tuple(
+        cell if known is None else tuple(dict.fromkeys(event.label for event in known))
+        for known, cell in zip(events, cells, strict=True)
+    )
+    return Labels(column, "detection", sets, events)
+
+
+def _is_strong(item: Item, labelled: bool) -> bool:
+    stated = item.labels.get(ANNOTATION, "")
+    return bool(item.events) or stated == "strong" or (not stated and not labelled)
 
 
 def split_cells(cells: Sequence[str]) -> tuple[tuple[str, ...], ...]:

@@ -24,7 +24,7 @@ from auricle import audio
 from auricle.audio.augment import central_crop, mix_waveforms
 from auricle.data.batch import Batch, Stream
 from auricle.data.buckets import buckets_of, by_length
-from auricle.data.items import Item
+from auricle.data.items import Event, Item, events_between
 from auricle.data.randomness import Draw, generator
 from auricle.data.targets import mix_targets
 from auricle.data.workers import doing, read_ahead
@@ -36,6 +36,9 @@ WHOLE_SECONDS = 60.0
 DURATION_ROUNDING = 0.05
 REPLACEMENT_TRIES = 20
 
+# Samples, target and events of a clip.
+Clip = tuple[NDArray[np.float32], NDArray[np.float32] | None, tuple[Event, ...] | None]
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -43,6 +46,7 @@ class Sample:
 
     wave: NDArray[np.float32]
     target: NDArray[np.float32] | None
+    events: tuple[Event, ...] | None
     id: str
     epoch: int
     index: int
@@ -71,12 +75,13 @@ class ClipDataset:
         crop_seconds: float,
         seed: int,
         targets: NDArray[np.float32] | None,
+        events: Sequence[tuple[Event, ...] | None] | None,
         mixup: float,
         partners: int,
         central: bool,
         cache_mb: int,
     ) -> None:
-        self.items, self.slots, self.targets = list(items), slots, targets
+        self.items, self.slots, self.targets, self.events = list(items), slots, targets, events
         self.partners, self.central = partners, central
         self.rate, self.crop, self.seed, self.mixup = rate, round(crop_seconds * rate), seed, mixup
         self.cache = WaveCache(cache_mb * 2**20)
@@ -87,7 +92,7 @@ class ClipDataset:
         replaced: list[tuple[str, str]] = []
         for attempt in range(REPLACEMENT_TRIES):
             try:
-                wave, target = self._read_mixed(item, key, attempt)
+                heard = self._read_mixed(item, key, attempt)
                 partners = tuple(self._read_partner(number, key, attempt) for number in range(self.partners))
                 break
             except AudioError as error:
@@ -97,47 +102,61 @@ class ClipDataset:
         else:
             first = "; ".join(f"{path}: {reason}" for path, reason in replaced[:3])
             raise DataError(f"{REPLACEMENT_TRIES} files in a row cannot be read, the first ones being {first}.")
-        return Sample(wave, target, self.items[item].id, key.epoch, key.index, tuple(replaced), partners)
+        return Sample(*heard, self.items[item].id, key.epoch, key.index, tuple(replaced), partners)
 
-    def _read_mixed(self, item: int, key: Key, attempt: int) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
-        wave = self._read_crop(item, generator(self.seed, "crop", key.epoch, key.index))
+    def _read_mixed(self, item: int, key: Key, attempt: int) -> Clip:
+        wave, events = self._read_crop(item, generator(self.seed, "crop", key.epoch, key.index))
         target = None if self.targets is None else self.targets[item]
         # Drawn anew for each attempt: otherwise an unreadable partner would come back every time.
         rng = generator(self.seed, "mixup", key.epoch, key.index, *([attempt] if attempt else []))
         if self.mixup and rng.random() < self.mixup:
             # SSAST draws the partner from the whole set and the weight from Beta(10, 10) (section 1.4).
             partner, weight = int(rng.integers(len(self.items))), float(rng.beta(10, 10))
-            wave = mix_waveforms(wave, self._read_crop(partner, rng), weight)
+            other, more = self._read_crop(partner, rng)
+            wave = mix_waveforms(wave, other, weight)
             if target is not None and self.targets is not None:
-                target = mix_targets(target, self.targets[partner], weight)
-        return wave, target
+                # What sounds is detected however loud it is.
+                mixed = np.maximum(target, self.targets[partner])
+                target = mix_targets(target, self.targets[partner], weight) if self.events is None else mixed
+            seconds = len(wave) / self.rate
+            events = None if events is None or more is None else (*events, *events_between(more, 0.0, seconds))
+        return wave, target, events
 
     def _read_partner(self, number: int, key: Key, attempt: int) -> Sample:
         """Another clip, drawn and cropped as any."""
         rng = generator(self.seed, "partner", key.epoch, key.index, number, *([attempt] if attempt else []))
         item = int(self.slots[rng.integers(len(self.slots))])
         target = None if self.targets is None else self.targets[item]
-        return Sample(self._read_crop(item, rng), target, self.items[item].id, key.epoch, key.index, ())
+        wave, events = self._read_crop(item, rng)
+        return Sample(wave, target, events, self.items[item].id, key.epoch, key.index, ())
 
-    def _read_crop(self, index: int, rng: np.random.Generator) -> NDArray[np.float32]:
+    def _read_crop(self, index: int, rng: np.random.Generator) -> tuple[NDArray[np.float32], tuple[Event, ...] | None]:
+        """The samples of a crop, and its events where they are known."""
+        wave, start = self._read_stretch(index, rng)
+        events = None if self.events is None else self.events[index]
+        return wave, None if events is None else events_between(events, start, start + len(wave) / self.rate)
+
+    def _read_stretch(self, index: int, rng: np.random.Generator) -> tuple[NDArray[np.float32], float]:
+        """The samples of a crop, and where it begins in its item, in seconds."""
         ref = self.items[index].streams["audio"]
         doing(f"reading {ref.path}")
         duration = self.items[index].duration
         if duration > WHOLE_SECONDS and self.crop / self.rate < duration:
             place = 0.5 if self.central else rng.random()
-            start = ref.start + place * max(0.0, duration - self.crop / self.rate - DURATION_ROUNDING)
+            within = place * max(0.0, duration - self.crop / self.rate - DURATION_ROUNDING)
+            start = ref.start + within
             channel: Literal["mean"] | int = "mean" if ref.channel is None else ref.channel
             wave, _ = audio.read(
                 ref.path, rate=self.rate, start=start, end=start + self.crop / self.rate, channel=channel
             )
-            return wave[: self.crop]
+            return wave[: self.crop], within
         wave = self.cache.get(self.items[index], self.rate)
         if len(wave) <= self.crop:
-            return wave
+            return wave, 0.0
         if self.central:
-            return central_crop(wave, self.crop)
+            return central_crop(wave, self.crop), (len(wave) - self.crop) // 2 / self.rate
         start_sample = int(rng.integers(len(wave) - self.crop + 1))
-        return wave[start_sample : start_sample + self.crop]
+        return wave[start_sample : start_sample + self.crop], start_sample / self.rate
 
 
 class WaveCache:
@@ -180,6 +199,7 @@ class Loader:
         crop_seconds: longer clips are cropped at random.
         seed: of everything that is drawn.
         targets: [items, C] float targets, or None.
+        events: for detection, those of each item, or None where they are not known.
         cover: give long clips as many slots per epoch as crops fit into them (pretraining), instead of one.
         mixup: probability of mixing a clip with another.
         partners: how many other clips, drawn at random, come with each as `Batch.partners`.
@@ -200,6 +220,7 @@ class Loader:
         crop_seconds: float,
         seed: int,
         targets: NDArray[np.float32] | None = None,
+        events: Sequence[tuple[Event, ...] | None] | None = None,
         cover: bool = False,
         mixup: float = 0.0,
         partners: int = 0,
@@ -234,6 +255,7 @@ class Loader:
             crop_seconds=crop_seconds,
             seed=seed,
             targets=targets,
+            events=events,
             mixup=mixup,
             partners=partners,
             central=central,
@@ -298,6 +320,7 @@ class Loader:
             draw=Draw(self.seed, tuple(s.epoch for s in samples), tuple(s.index for s in samples)),
             ids=tuple(s.id for s in samples),
             targets=torch.from_numpy(np.stack(targets)) if targets else None,
+            events=None if self.dataset.events is None else tuple(s.events for s in samples),
             replaced=tuple(pair for s in samples for pair in s.replaced),
             partners=tuple(self.collate(others) for others in zip(*(s.partners for s in samples), strict=True)),
         )

@@ -16,6 +16,7 @@ from auricle.data.items import Manifest
 from auricle.data.labels import Labels, read_labels
 from auricle.errors import CheckpointError, ConfigError, DataError
 from auricle.evaluation.classify import RESAMPLES, Predictions, class_scores, mean_calibration
+from auricle.evaluation.detection import evaluate_detection
 from auricle.evaluation.folds import fold_scores
 from auricle.evaluation.parts import choose_part
 from auricle.evaluation.probe import describe
@@ -55,6 +56,7 @@ def evaluate(
     label: str = "",
     split_column: str | None = None,
     group_column: str | None = None,
+    collar: float | None = None,
 ) -> Result:
     """Classify or tag one part of labelled data and compare with its labels.
 
@@ -63,6 +65,8 @@ def evaluate(
     clips by their content (`data.heard`). A clip that it learned from is scored for `split` "train" and "all" only, and
     a note says so. The task is the run's. Of a cross-validation, each network tests the fold that it left out, and all
     items are scored together.
+
+    A detector's events are scored within `collar` seconds (None: what it was trained for); see `evaluation.detection`.
 
     `ensemble` names more runs of the same classes: the probabilities of all are averaged, in equal parts.
 
@@ -78,6 +82,14 @@ def evaluate(
     manifest.require_all("an evaluation")
     folded = fold_runs(Path(run))
     first = load_classifier(folded[0] if folded else run)
+    if first.detector is not None:
+        if ensemble:
+            raise ConfigError("detectors cannot be evaluated together yet; leave out --ensemble.")
+        columns = {"split_column": split_column, "group_column": group_column}
+        runs = folded or [Path(run)]
+        return evaluate_detection(runs, str(run), manifest, split=split, label=label, **columns, collar=collar)
+    if collar is not None:
+        raise ConfigError(f"{run} classifies clips, and a collar is for events in time; leave it out.")
     labels = read_labels(manifest, label or first.config.get("label", "label"), first.task)
     tested = [predict_part(name, manifest, labels, split, split_column, group_column) for name in (run, *ensemble)]
     for name, member in zip(ensemble, tested[1:], strict=True):

@@ -16,6 +16,7 @@ from auricle.data.loader import Loader
 from auricle.evaluation import exhibits, figures, spectrograms
 from auricle.evaluation.report import Report
 from auricle.evaluation.results import Result, system_name, verdict
+from auricle.evaluation.timeline import add_detection, add_detection_curves
 from auricle.inference.model import Model, load
 from auricle.training.pretrain import FOR_FINETUNING, MONITOR_FILE, fixed_batch
 from auricle.training.run import read_json, read_metrics
@@ -143,7 +144,9 @@ def finetuning_page(run: Path) -> Path:
     report.figure(
         figures.loss_curves(rows, ["loss", "val_loss"]), "Training and validation loss.", "Loss curves over steps"
     )
-    if model.task == "tagging":
+    if model.task == "detection":
+        add_detection_curves(report, rows)
+    elif model.task == "tagging":
         report.figure(
             figures.loss_curves(rows, ["val_mAP", "val_ensemble", "test_mAP"]),
             "Mean average precision on validation clips, and that of the mean of all predictions so far; in a "
@@ -163,7 +166,12 @@ def finetuning_page(run: Path) -> Path:
 
 def result_page(result: Result, path: Path) -> Path:
     """The page of a probe or an evaluation: scores, comparison with baselines, confusion, the surest errors."""
-    titles = {"probe": "Probe", "classification": "Evaluation", "tagging": "Evaluation of tags"}
+    titles = {
+        "probe": "Probe",
+        "classification": "Evaluation",
+        "tagging": "Evaluation of tags",
+        "detection": "Evaluation of events",
+    }
     report = Report(titles.get(result.task, result.task), result.model["source"])
     facts = {k.replace("_", " "): v for k, v in result.protocol.items() if isinstance(v, str | int | float)}
     # The interval stands below the scores, the name of the score above its column.
@@ -200,7 +208,9 @@ def result_page(result: Result, path: Path) -> Path:
             "Rows are true classes, columns what was predicted.",
             "Confusion matrix",
         )
-    if result.per_class:
+    if result.task == "detection":
+        add_detection(report, result)
+    elif result.per_class:
         add_classes(report, result.per_class)
     if result.calibration:
         report.heading("Calibration")
@@ -210,8 +220,9 @@ def result_page(result: Result, path: Path) -> Path:
             "often as it says." + (" All pairs of a clip and a tag." if result.task == "tagging" else ""),
             "Reliability diagram: accuracy over confidence",
         )
-    exhibits.add_result_map(report, result)
-    exhibits.add_errors(report, result)
+    if result.task != "detection":
+        exhibits.add_result_map(report, result)
+        exhibits.add_errors(report, result)
     report.heading("Reproduce")
     report.code(result.command or "(called from Python)")
     return report.write(path)

@@ -27,6 +27,7 @@ from auricle.methods.base import MethodConfig
 from auricle.tasks.classification import Classifier
 from auricle.tasks.windows import batch_samples
 from auricle.training.checkpoint import no_such_model, resolve
+from auricle.training.finetune import FINETUNED
 from auricle.training.memory import peak_mb
 from auricle.training.optim import build_optimizer
 from auricle.training.precision import autocast, resolve_precision
@@ -116,7 +117,7 @@ def bench(model: str | Path, precision: str = "auto", batch: int = 0) -> Iterato
 def works(measured: Subject) -> list[str]:
     """Names of what can be measured."""
     able = get_method(measured.method).CAPABILITIES
-    pretrains = "pretrain" in able and measured.kind != "classifier"
+    pretrains = "pretrain" in able and measured.kind not in FINETUNED
     return ["embedding"] * ("embed" in able) + ["pretraining"] * pretrains + ["fine-tuning"] * ("finetune" in able)
 
 
@@ -164,7 +165,7 @@ def _prepare(
     if work == "pretraining":
         module: nn.Module = method.build_objective(measured.model)
     else:
-        if measured.kind != "classifier":
+        if measured.kind not in FINETUNED:
             encoder = method.for_finetuning(encoder, recipe.crop_seconds)
         module = Classifier(encoder, [str(i) for i in range(measured.classes)])
         targets = torch.eye(measured.classes, device=device)[torch.arange(count) % measured.classes]

@@ -39,10 +39,10 @@ class Task:
         manifest = read_data(data)
         manifest.require_all("a probe")
         labels = manifest.labels_of(label)
-        if read_labels(manifest, label).task == "tagging":
+        if (task := read_labels(manifest, label).task) != "classification":
             raise DataError(
-                f"column '{label}' holds several labels per clip, and a probe takes one; "
-                "choose another --label, or use auricle finetune, which tags."
+                f"column '{label}' is for {task}, with several labels per clip, and a probe takes one; "
+                "choose another --label, or use auricle finetune, which does that."
             )
         if len(set(labels)) < 2:
             raise DataError(

@@ -25,7 +25,9 @@ from auricle.data.randomness import torch_seed
 from auricle.errors import CheckpointError, ConfigError
 from auricle.methods import find_preset, get_method, get_preset
 from auricle.methods.base import AudioEncoder, Encoded, EncoderOnly, Objective, Trainable
+from auricle.metrics import Detection, FrameScores
 from auricle.tasks.classification import Classifier
+from auricle.tasks.detection import Detector
 from auricle.tasks.pooling import Pooling, pool
 from auricle.tasks.windows import clip_means, embed_clip, encode
 from auricle.training.checkpoint import Checkpoint, no_such_model, resolve, restore
@@ -78,12 +80,20 @@ class Prediction:
     duration: float
 
 
+@dataclass(frozen=True)
+class Detections:
+    """The events of a sound in order of their onsets, and its length in seconds."""
+
+    events: tuple[Detection, ...]
+    duration: float
+
+
 class Model:
-    """An encoder, with a classifier where the checkpoint has one.
+    """An encoder, with a classifier or a detector where the checkpoint has one.
 
     Attributes:
         encoder: waves [B, S], lengths [B] to `Encoded`; a plain `nn.Module`.
-        classifier: the whole network of a fine-tuned checkpoint, or None.
+        classifier, detector: the whole network of a fine-tuned checkpoint, or None.
         config: what the checkpoint's config.json holds.
         hash: identity of the weights.
     """
@@ -99,6 +109,7 @@ class Model:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         module = module.to(self.device).eval()
         self.classifier = module if isinstance(module, Classifier) else None
+        self.detector = module if isinstance(module, Detector) else None
         self.objective = module if isinstance(module, Objective) else None
         self.encoder = module if isinstance(module, AudioEncoder) else module.encoder
         self.config, self.hash, self.source = config, hash, source
@@ -106,10 +117,13 @@ class Model:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        return self.classifier.classes if self.classifier else ()
+        head = self.classifier or self.detector
+        return head.classes if head else ()
 
     @property
     def task(self) -> Task:
+        if self.detector:
+            return "detection"
         return self.classifier.task if self.classifier else "classification"
 
     def embed(self, sound: Sound, rate: int | None = None) -> Embedding:
@@ -219,7 +233,51 @@ class Model:
             sounds = (read_item(item.hearing(self.encoder.channel), rate) for item in items)
             return classifier.clip_outputs(sounds, self.device)
 
+    def detect(self, sound: Sound, rate: int | None = None, threshold: float | None = None) -> Detections:
+        """The events of a file or array of any length, in memory that grows with their number only.
+
+        Args:
+            threshold: probability above which a class sounds; None: each class by its own, as chosen in training.
+
+        Raises:
+            CheckpointError: the model has no detector.
+            AudioError: the file or array cannot be used.
+        """
+        detector, samples = self._need_detector(), 0
+
+        def counted() -> Iterator[Array]:
+            nonlocal samples
+            for block in self.blocks(sound, rate):
+                samples += len(block)
+                yield block
+
+        with self.autocast():
+            events = sorted(detector.detect(counted(), self.device, threshold))
+        return Detections(tuple(events), samples / self.encoder.sample_rate)
+
+    def score_items(self, items: Sequence[Item]) -> list[FrameScores]:
+        """Probabilities of each time step of a data set's items, not yet filtered.
+
+        Raises:
+            CheckpointError: the model has no detector.
+            AudioError: an item cannot be read.
+        """
+        detector, rate = self._need_detector(), self.encoder.sample_rate
+        with self.autocast():
+            sounds = (read_item(item.hearing(self.encoder.channel), rate) for item in items)
+            return [detector.scores(sound, self.device) for sound in sounds]
+
+    def _need_detector(self) -> Detector:
+        if self.detector is None:
+            raise CheckpointError(
+                f"{self.source} is a {self.config['kind']} checkpoint, which times no events; train a detector first: "
+                f"auricle finetune {self.source} DATA --task detection --out RUN"
+            )
+        return self.detector
+
     def _need_classifier(self) -> Classifier:
+        if self.detector is not None:
+            raise CheckpointError(f"{self.source} is a detector: it finds events in time and does not classify clips.")
         if self.classifier is None:
             raise CheckpointError(
                 f"{self.source} is a {self.config['kind']} checkpoint without classes; train a classifier first: "
@@ -322,9 +380,21 @@ def build_module(checkpoint: Checkpoint) -> Trainable | EncoderOnly:
     if config["kind"] == "encoder":
         return EncoderOnly(method.build_encoder(settings))
     if config["kind"] == "classifier":
-        classes = config.get("classes")
-        if not isinstance(classes, list) or not classes or not all(isinstance(name, str) for name in classes):
-            raise CheckpointError(f"{checkpoint.path / 'config.json'}: expected a list of class names in 'classes'.")
         kinds = {key: config[key] for key in ("task", "loss", "head", "head_layers") if key in config}
-        return Classifier(method.build_encoder(settings), classes, **kinds)
+        return Classifier(method.build_encoder(settings), class_names(checkpoint), **kinds)
+    if config["kind"] == "detector":
+        options = {key: config[key] for key in ("frame_width", "pooling", "consistency", "collar")}
+        return Detector(method.build_encoder(settings), class_names(checkpoint), **options)
     raise CheckpointError(f"{checkpoint.path} is of the unknown kind '{config['kind']}'.")
+
+
+def class_names(checkpoint: Checkpoint) -> list[str]:
+    """The classes of a fine-tuned checkpoint.
+
+    Raises:
+        CheckpointError: its config.json lists none.
+    """
+    classes = checkpoint.config.get("classes")
+    if not isinstance(classes, list) or not classes or not all(isinstance(name, str) for name in classes):
+        raise CheckpointError(f"{checkpoint.path / 'config.json'}: expected a list of class names in 'classes'.")
+    return classes

@@ -86,12 +86,19 @@ def class_curve(
 
 
 def best_collar_f1(
-    truth: Files, scores: Sequence[FrameScores], classes: Sequence[str], collars: Collars = COLLARS
+    truth: Files,
+    scores: Sequence[FrameScores],
+    classes: Sequence[str],
+    collars: Collars = COLLARS,
+    thresholds: npt.ArrayLike | None = None,
 ) -> tuple[EventCounts, Floats]:
     """The highest event-based F1 that each class can reach by its own threshold, and those thresholds [C].
 
     Of several best thresholds it is the highest interval of them, and its middle. A class that nothing finds has an
     infinite threshold. Choose on validation data; on test data it is an upper bound, not a result.
+
+    Args:
+        thresholds: those to choose from; None: all there are.
 
     Returns:
         Counts of all files together ([1, C]) at the best thresholds, without substitutions, and the thresholds.
@@ -109,7 +116,7 @@ def best_collar_f1(
         ) -> Floats:
             return _collar_hits(spans, row, rows, targets[n], collars)
 
-        curve = class_curve(scores, c, count)
+        curve = class_curve(scores, c, count, thresholds)
         totals = curve.totals(slice(None))
         if not len(totals):
             continue

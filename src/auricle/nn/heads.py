@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from auricle.nn.batchnorm import BatchNorm
+
+FramePooling = Literal["linear_softmax", "attention"]
 
 
 class Predictor(nn.Sequential):
@@ -83,10 +86,9 @@ class StrongWeakHead(nn.Module):
     def forward(self, frames: Tensor, valid: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Frames [B, t, D], of which `valid` [B, t] count (all, if None), to [B, t, C] and [B, C]."""
         strong = self.linear(frames).sigmoid()
-        attention = self.linear_softmax(frames).softmax(-1).clamp(1e-7, 1)
-        if valid is not None:
-            attention = attention * valid.unsqueeze(-1)
-        return strong, (strong * attention).sum(1) / attention.sum(1)
+        if valid is None:
+            valid = torch.ones(strong.shape[:2], dtype=torch.bool, device=strong.device)
+        return strong, pool_frames(strong, self.linear_softmax(frames), valid)
 
 
 class ProjectionMLP(nn.Sequential):
@@ -128,3 +130,37 @@ class Prototypes(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(x, F.normalize(self.weight_v, dim=-1))
+
+
+class FrameHead(nn.Module):
+    """LayerNorm and Linear: a vector for each time step [B, t, D] to logits [B, t, C]; and clips from their frames.
+
+    `pooling` says how a clip's probability follows from its frames': "linear_softmax" weighs each by itself (Wang et
+    al. 2019), "attention" by a learned softmax over the classes, as the DCASE baseline does.
+    """
+
+    # Events are rare: a head that begins at one half spends its first steps on saying no.
+    FIRST_LOGIT = -3.0
+
+    def __init__(self, width: int, classes: int, pooling: FramePooling = "linear_softmax") -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.linear = nn.Linear(width, classes)
+        nn.init.constant_(self.linear.bias, self.FIRST_LOGIT)
+        self.attention = nn.Linear(width, classes) if pooling == "attention" else None
+
+    def forward(self, frames: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Frames [B, t, D] to logits [B, t, C] and the logits [B, t, C] of the attention, if there is one."""
+        normed = self.norm(frames)
+        return self.linear(normed), None if self.attention is None else self.attention(normed)
+
+
+def pool_frames(probability: Tensor, attention: Tensor | None, valid: Tensor) -> Tensor:
+    """The probability of each class in a clip [B, C] from those of its `valid` [B, t] frames [B, t, C].
+
+    Args:
+        attention: logits [B, t, C] of `FrameHead`; None: linear softmax.
+    """
+    weight = probability if attention is None else attention.softmax(-1).clamp(1e-7, 1.0)
+    weight = weight * valid.unsqueeze(-1)
+    return (probability * weight).sum(1) / weight.sum(1).clamp(min=1e-7)

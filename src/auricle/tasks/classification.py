@@ -6,7 +6,7 @@ B batch, S samples, C classes, D width.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -77,6 +77,12 @@ class Classifier(Trainable):
                 "mask_freq, mask_time and noise work on a spectrogram, and this network has none; set the first two to "
                 "0 and noise to false."
             )
+
+    def settings(self) -> dict[str, Any]:
+        """What a checkpoint records to build the network again."""
+        head = {ClassifierHead: "linear", LayerMixHead: "mix", BatchNormHead: "batchnorm"}[type(self.head)]
+        facts = {"task": self.task, "loss": self.loss, "head": head, "head_layers": self.head_layers}
+        return {"kind": "classifier", **facts}
 
     def logits(self, encoded: Encoded) -> Tensor:
         """[B, C] from what the encoder said."""

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from auricle.config import TrainConfig, from_dict, override, refuse_unused, to_dict
@@ -24,8 +25,16 @@ from auricle.errors import CheckpointError, ConfigError, DataError, did_you_mean
 from auricle.methods import find_preset, get_method, get_preset, get_recipe
 from auricle.methods.base import MethodConfig
 from auricle.tasks.classification import Classifier
+from auricle.tasks.detection import Detector, frame_width
 from auricle.training import checkpoint as ckpt
 from auricle.training.averaging import WeightAverage
+from auricle.training.detection import (
+    FOR_DETECTION,
+    NOT_FOR_DETECTION,
+    DetectionValidation,
+    annotation_weights,
+    for_detection,
+)
 from auricle.training.distributed import Group, processes
 from auricle.training.job import Job
 from auricle.training.log import Console
@@ -36,6 +45,9 @@ from auricle.training.pretrain import check_rate, pick_device, report_bad_files,
 from auricle.training.run import claimed
 from auricle.training.tracking import trackers
 from auricle.training.validation import Validation, score_name
+
+# Kinds of checkpoints whose encoder has been fitted to clips of a task already.
+FINETUNED = ("classifier", "detector")
 
 
 @dataclass(frozen=True)
@@ -179,6 +191,10 @@ def draft(
     refuse_unused(train_config, settings, (), "fine-tuning")
     manifest = read_data(data).hearing(network.channel)
     labels = read_labels(manifest, label, task)
+    detects = labels.task == "detection"
+    refuse_unused(train_config, settings, NOT_FOR_DETECTION if detects else FOR_DETECTION, labels.task)
+    if detects:
+        train_config = for_detection(train_config)
     if labels.task == "tagging" and train_config.loss == "ce":
         raise ConfigError("loss=ce is for labels that exclude each other; tagging needs --set loss=bce.")
     columns = {"split_column": split_column, "group_column": group_column}
@@ -208,11 +224,16 @@ def _for_fold(common: FinetunePlan, fold: Fold) -> FinetunePlan:
         DataError: fewer than two classes are left to tell apart.
     """
     labels, seed = common.labels, common.seed
+    if labels.task == "detection":
+        fold = dataclasses.replace(fold, val=labels.strong(fold.val), test=labels.strong(fold.test))
     if common.train.val_fraction and not fold.val:
-        val = holdout(fold.train, labels.strata, common.train.val_fraction, seed, common.manifest.ids)
+        judged = labels.strong(fold.train) if labels.task == "detection" else fold.train
+        val = holdout(judged, labels.strata, common.train.val_fraction, seed, common.manifest.ids)
         chosen = set(val)
         fold = dataclasses.replace(fold, train=tuple(i for i in fold.train if i not in chosen), val=tuple(val))
     classes = labels.classes(fold.train)
+    if not classes:
+        raise DataError(f"{common.manifest.source}: the training part holds no event; choose another split.")
     if len(classes) < 2 and labels.task == "classification":
         raise DataError(
             f"column '{labels.column}' has {len(classes)} class in the training part ({', '.join(classes) or 'none'}); "
@@ -262,8 +283,8 @@ def heard(plan: FinetunePlan) -> Heard:
     return now | Heard.load(plan.checkpoint.config.get("heard", {}))
 
 
-def build(plan: FinetunePlan) -> Classifier:
-    """The classifier with its initial weights."""
+def build(plan: FinetunePlan) -> Classifier | Detector:
+    """The classifier or detector with its initial weights."""
     method = get_method(plan.method)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(torch_seed(plan.seed if plan.weights_seed is None else plan.weights_seed, "init"))
@@ -276,9 +297,22 @@ def build(plan: FinetunePlan) -> Classifier:
                 if name.startswith("encoder.")
             }
             encoder = ckpt.restore(lambda: method.build_encoder(plan.model), weights, str(plan.checkpoint.path))
-        if plan.checkpoint is None or plan.checkpoint.config["kind"] != "classifier":
+        if plan.checkpoint is None or plan.checkpoint.config["kind"] not in FINETUNED:
             encoder = method.for_finetuning(encoder, plan.train.window_seconds or plan.train.crop_seconds)
         t = plan.train
+        if plan.labels.task == "detection":
+            return Detector(
+                encoder,
+                plan.classes,
+                frame_width(encoder),
+                pooling=t.frame_pooling,
+                consistency=t.consistency,
+                ramp=t.ramp,
+                momentum=t.teacher_momentum,
+                mask_freq=t.mask_freq,
+                mask_time=t.mask_time,
+                collar=t.collar,
+            )
         return Classifier(
             encoder,
             plan.classes,
@@ -299,7 +333,11 @@ def build_loader(plan: FinetunePlan, workers: int = 0, group: Group | None = Non
     """
     group = group or Group()
     items = [plan.manifest[i] for i in plan.fold.train]
-    targets = plan.labels.targets(plan.fold.train, plan.classes)
+    labels, detects = plan.labels, plan.labels.task == "detection"
+    targets = labels.targets(plan.fold.train, plan.classes)
+    weights = balancing_weights(np.nan_to_num(targets)) if plan.train.balanced else None
+    if detects:
+        weights = annotation_weights(labels, plan.fold.train, weights)
     return Loader(
         items,
         rate=plan.model.sample_rate,
@@ -307,8 +345,9 @@ def build_loader(plan: FinetunePlan, workers: int = 0, group: Group | None = Non
         crop_seconds=plan.train.crop_seconds,
         seed=plan.seed,
         targets=targets,
+        events=[labels.events[i] for i in plan.fold.train] if detects else None,
         mixup=plan.train.mixup,
-        weights=balancing_weights(targets) if plan.train.balanced else None,
+        weights=weights,
         workers=workers,
         share=(group.rank, group.size),
     )
@@ -355,22 +394,19 @@ def finetune(
             run=run,
             seed=plan.seed,
             checkpoint_config={
-                "kind": "classifier",
+                **module.settings(),
                 "method": plan.method,
                 "preset": plan.preset,
                 "model": to_dict(module.encoder.config),
                 "classes": list(plan.classes),
                 "label": plan.labels.column,
-                "task": module.task,
-                "loss": module.loss,
-                "head": plan.train.head,
                 "split": asdict(plan.split),
                 "heard": heard(plan).dump(),
             },
             validate=watch,
             best_metric=f"val_{score_name(plan.labels.task)}",
             score_metric=f"val_{score_name(plan.labels.task)}",
-            carried=[part for part in (watch, average) if part],
+            carried=[part for part in (watch, average) if isinstance(part, Validation | WeightAverage)],
             after_step=average.after_step if average else None,
             max_minutes=max_minutes,
             checkpoint_every=checkpoint_every,
@@ -411,11 +447,13 @@ def save_average(plan: FinetunePlan, job: Job, average: WeightAverage, console: 
     console.say(f"{job.run / ckpt.AVERAGED}: the mean of the weights after {plural(average.count, 'epoch')}{shown}.")
 
 
-def validation(plan: FinetunePlan, device: torch.device) -> Validation | None:
+def validation(plan: FinetunePlan, device: torch.device) -> Validation | DetectionValidation | None:
     """What is measured on the way, if there are items for it."""
     parts = {"val": plan.fold.val} | ({"test": plan.fold.test} if plan.watch_test else {})
     parts = {name: indices for name, indices in parts.items() if indices}
     if not parts:
         return None
     precision = resolve_precision(plan.train.precision, device)
+    if plan.labels.task == "detection":
+        return DetectionValidation(plan.manifest, plan.labels, parts, precision, device)
     return Validation(plan.manifest, plan.labels, plan.classes, parts, precision, device)

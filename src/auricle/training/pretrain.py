@@ -49,6 +49,7 @@ SAME_STATISTICS = 1e-3
 FOR_FINETUNING = (
     *("mixup", "mask_freq", "mask_time", "noise", "label_smoothing", "head_lr_factor"),
     *("loss", "head", "balanced", "average_epochs", "window_seconds"),
+    *("collar", "frame_pooling", "consistency", "ramp", "teacher_momentum"),
 )
 MONITOR_FILE = "monitor.json"
 

@@ -25,8 +25,8 @@ Floats = NDArray[np.float64]
 
 
 def score_name(task: Task) -> str:
-    """By what the best weights are chosen: accuracy, or the mean over classes of average precision."""
-    return "mAP" if task == "tagging" else "accuracy"
+    """By what the best weights are chosen: accuracy, mean average precision, or mean event-based F1 over classes."""
+    return {"classification": "accuracy", "tagging": "mAP", "detection": "event_f1"}[task]
 
 
 class Validation:

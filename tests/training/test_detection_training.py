@@ -1,0 +1,47 @@
+"""Training a detector: what is drawn, and a mean teacher that survives a kill."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from auricle.config import TrainConfig
+from auricle.data.items import Event
+from auricle.data.labels import Labels
+from auricle.training.detection import annotation_weights, for_detection
+from launch import run_and_kill
+from scenes import write_scenes
+
+KNOWN = (Event(0.0, 1.0, "dog"),)
+
+
+def test_kinds_of_labels_are_heard_equally_often() -> None:
+    labels = Labels("label", "detection", (("dog",), (), ("dog",), (), (), ()), (KNOWN, (), None, None, None, None))
+    weights = annotation_weights(labels, range(6), None)
+    assert weights is not None
+    assert weights.tolist() == [1 / 2, 1 / 2, 1, 1 / 3, 1 / 3, 1 / 3]
+    balanced = annotation_weights(labels, range(6), np.array([3.0, 0.0, 5.0, 0.0, 0.0, 0.0]))
+    assert balanced is not None
+    assert balanced[0] > 0.99
+    assert np.allclose([balanced[:2].sum(), balanced[2], balanced[3:].sum()], 1)
+    assert annotation_weights(labels, (0, 1), None) is None
+
+
+def test_a_presets_training_keeps_what_detection_uses() -> None:
+    train = for_detection(TrainConfig(noise=True, label_smoothing=0.1, average_epochs=(2, 3), lr=0.5, loss="ce"))
+    assert train == TrainConfig(lr=0.5)
+
+
+def test_a_killed_run_with_a_teacher_ends_with_the_same_bits(tmp_path: Path) -> None:
+    data = write_scenes(tmp_path / "scenes", ["train", "train", "val", "test"] * 3)
+    command = (
+        *("finetune", "ssast-test", data, "--random-weights", 0, "--steps", 16, "--checkpoint-every", 2, "--quiet"),
+        *("--set", "batch_size=4", "--set", "validate_every=6", "--set", "consistency=2", "--set", "mask_freq=16"),
+        *("--set", "mixup=0.5", "--set", "accumulate=2"),
+    )
+    straight, killed = tmp_path / "straight", tmp_path / "killed"
+    assert run_and_kill(tmp_path / "log1", straight, *command, kills=0) == []
+    assert run_and_kill(tmp_path / "log2", killed, *command, kills=2)
+    for name in ("step-000016/weights.safetensors", "step-000016/optimizer.safetensors", "metrics.jsonl"):
+        assert (straight / name).read_bytes() == (killed / name).read_bytes(), name
