@@ -13,7 +13,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 GOLDEN = Path(os.environ.get("AURICLE_GOLDEN") or Path(__file__).parents[2].parent / "shared" / "golden")
-CASES = sorted(meta.parent for meta in GOLDEN.glob("ssast/*/meta.json"))
+SYSTEMS = ("ssast", "ssamba")
+CASES = sorted(meta.parent for system in SYSTEMS for meta in GOLDEN.glob(f"{system}/*/meta.json"))
 needs_goldens = pytest.mark.skipif(not CASES, reason="no golden cases found; set AURICLE_GOLDEN to their folder")
 
 
@@ -21,7 +22,9 @@ def each_case(cases: Iterable[Path] = CASES) -> pytest.MarkDecorator:
     """Parametrise a test over golden cases; it is skipped, by name, where there are none."""
     found = list(cases)
     absent = pytest.param(None, marks=needs_goldens, id="absent")
-    return pytest.mark.parametrize("case", found or [absent], ids=lambda case: case.name if case else None)
+    return pytest.mark.parametrize(
+        "case", found or [absent], ids=lambda case: f"{case.parent.name}-{case.name}" if case else None
+    )
 
 
 def computes(case: Path) -> str:
@@ -32,8 +35,8 @@ def inputs_of(case: Path) -> list[str]:
     return list(json.loads((case / "meta.json").read_text())["contract"]["inputs"])
 
 
-def cases_of(family: str) -> list[Path]:
-    return [case for case in CASES if computes(case) == f"ssast/{family}"]
+def cases_of(family: str, system: str = "ssast") -> list[Path]:
+    return [case for case in CASES if computes(case) == f"{system}/{family}"]
 
 
 def altered(case: Path, to: Path, file: str, change: Callable[[str, Tensor], Tensor]) -> Path:

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from auricle.data.batch import Batch, Stream
 from auricle.data.randomness import Draw
-from auricle.methods.spectrogram.masked import MaskedPatchObjective
+from auricle.methods.spectrogram.masked import Mask, MaskedPatchObjective
 from auricle.methods.ssast import SSASTConfig, SSASTEncoder
+from auricle.tasks.classification import Classifier
 
 RATE = 16000
 # Kernel and stride, frequency first: pretraining and fine-tuning in both modes.
@@ -62,3 +63,30 @@ def batch(waves: Tensor, lengths: Tensor, indices: Sequence[int] | None = None, 
     indices = range(len(waves)) if indices is None else indices
     draw = Draw(seed, (0,) * len(waves), tuple(indices))
     return Batch({"audio": Stream(waves, lengths, RATE)}, draw, tuple(f"clip{i}" for i in indices))
+
+
+def outputs(module: Any) -> list[Tensor]:
+    """All that a network computes for a clip: embeddings, predictions of masked patches, logits."""
+    waves, lengths = sounds([samples(64)])
+    with torch.inference_mode():
+        encoded = module.encoder(waves)
+        found = [encoded.pooled, *encoded.layers, *encoded.prefix]
+        if isinstance(module, Classifier):
+            return [*found, module.logits(encoded)]
+        tokens, _ = module.encoder.embed_patches(*module.encoder.features(waves, lengths))
+        masked = module.run(tokens, Mask(torch.tensor([[1, 5, 9]]), torch.ones(1, 3, dtype=torch.bool))).masked
+        return [*found, module.discriminative(masked), module.generative(masked)]
+
+
+def descend(module: Any, given: Batch) -> tuple[float, float]:
+    """The loss of a pretext task before and after a small step down its gradient."""
+    losses = []
+    for _ in range(2):
+        loss = module(given, 0.0)["loss"]
+        loss.backward()
+        losses.append(float(loss.detach()))
+        with torch.no_grad():
+            for parameter in module.parameters():
+                parameter -= 1e-4 * parameter.grad
+                parameter.grad = None
+    return losses[0], losses[1]

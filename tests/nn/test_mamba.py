@@ -9,18 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from auricle.methods.ssamba.official import mixer_to_ours
 from auricle.nn.mamba import Kind, Mamba
-
-
-def ours(key: str, kind: Kind) -> str:
-    """Our name of an official mixer's parameter."""
-    if key.startswith(("in_proj", "out_proj")):
-        return key
-    if kind == "v1" and key == "A_b_log":
-        return "backward_A_log"
-    forward = {"A_b_log": "A_log", "D_b": "D"}.get(key, key.replace("_b.", "."))
-    where = "forward_direction" if forward == key else "backward_direction"
-    return f"{where}.{forward.replace('conv1d', 'conv')}"
 
 
 @pytest.mark.parametrize("case", ["bimamba_v2", "bimamba_v2_nodivide", "bimamba_v1", "unidirectional"])
@@ -31,12 +21,12 @@ def test_outputs_and_all_gradients_equal_the_official_code(goldens: Path, case: 
     kind: Kind = args["bimamba_type"]
     sizes = {"expand": args["expand"], "states": args["d_state"], "taps": args["d_conv"]}
     mixer = Mamba(args["d_model"], **sizes, kind=kind, divide=args["if_devide_out"])
-    mixer.load_state_dict({ours(key, kind): value for key, value in weights.items()})
+    mixer.load_state_dict({mixer_to_ours(key, kind): value for key, value in weights.items()})
     x = given["x"].requires_grad_()
     y = mixer(x)
     (y * given["loss_weight"]).sum().backward()
     torch.testing.assert_close(y, given["y"], rtol=1e-5, atol=1e-6)
-    found = {"grad.x": x.grad} | {f"grad.{k}": mixer.get_parameter(ours(k, kind)).grad for k in weights}
+    found = {"grad.x": x.grad} | {f"grad.{k}": mixer.get_parameter(mixer_to_ours(k, kind)).grad for k in weights}
     for name, gradient in found.items():
         assert gradient is not None
         assert float((gradient - given[name]).abs().max()) <= 1e-5 * float(given[name].abs().max()), name
@@ -53,6 +43,20 @@ def test_a_padded_row_equals_the_clip_alone(kind: Kind) -> None:
             alone = mixer(x[row : row + 1, :length])[0]
             torch.testing.assert_close(padded[row, :length], alone, rtol=1e-5, atol=1e-6)
             assert not padded[row, length:].any()
+
+
+@pytest.mark.parametrize("kind", ["v2", "v1", "none"])
+def test_reading_from_the_end_is_reading_the_tokens_in_the_opposite_order(kind: Kind) -> None:
+    torch.manual_seed(0)
+    mixer, x = Mamba(24, kind=kind), torch.randn(3, 40, 24)
+    lengths = torch.tensor([40, 1, 23])
+    with torch.no_grad():
+        reverse = mixer(x, lengths, reverse=True)
+        for row, length in enumerate(lengths.tolist()):
+            flipped = mixer(x[row : row + 1, :length].flip(1))[0].flip(0)
+            torch.testing.assert_close(reverse[row, :length], flipped, rtol=1e-5, atol=1e-6)
+        # Not the same as reading them in order.
+        assert not torch.allclose(reverse, mixer(x, lengths), atol=1e-3)
 
 
 def test_a_stream_in_pieces_equals_the_whole() -> None:

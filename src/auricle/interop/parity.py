@@ -60,9 +60,10 @@ class CaseResult:
 
 def families() -> dict[str, Family]:
     """What can be computed, by the contract's name."""
-    from auricle.interop import parity_atst, parity_metrics, parity_sed, parity_ssast
+    from auricle.interop import parity_atst, parity_metrics, parity_sed, parity_ssamba, parity_ssast
 
-    return {**parity_atst.FAMILIES, **parity_ssast.FAMILIES, **parity_metrics.FAMILIES, **parity_sed.FAMILIES}
+    runners = (parity_ssast, parity_ssamba, parity_atst, parity_metrics, parity_sed)
+    return {name: family for runner in runners for name, family in runner.FAMILIES.items()}
 
 
 def find_cases(paths: Sequence[Path]) -> list[Path]:

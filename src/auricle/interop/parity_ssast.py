@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file
 from torch import Tensor
 
 from auricle.audio.augment import draw_mask, mix_waveforms, noise_and_roll
@@ -19,86 +18,35 @@ from auricle.audio.read import one_channel
 from auricle.config import TrainConfig, override
 from auricle.data.targets import mix_targets, multi_hot
 from auricle.errors import DataError
-from auricle.interop.official import build
+from auricle.interop import parity_patches as patches
+from auricle.interop.parity_patches import Outputs
 from auricle.methods.base import Imported
-from auricle.methods.spectrogram.masked import Mask, MaskedPatchObjective
 from auricle.methods.spectrogram.superb import superb_features
 from auricle.methods.ssast import (
     PRESETS,
     SSASTConfig,
     SSASTEncoder,
-    adapt_encoder,
     official,
 )
 from auricle.methods.ssast.superb import SuperbUpstream
 from auricle.nn import masking
-from auricle.nn.patches import patchify
-from auricle.tasks.classification import Classifier
 from auricle.training.optim import Clock, learning_rate_factor
-
-Outputs = tuple[dict[str, Tensor], dict[str, Any] | None]
 
 
 def finetune_forward(case: Path, inputs: dict[str, Tensor], meta: dict[str, Any]) -> Outputs:
     """A pretraining checkpoint adapted to other strides and another length, with a head, in evaluation mode."""
-    args = meta["finetune_args"]
-    objective = _objective(case, meta)
-    config = SSASTConfig(
-        **{
-            **objective.config.__dict__,
-            "stride_freq": args["fstride"],
-            "stride_time": args["tstride"],
-            "mel_bins": args["input_fdim"],
-            "window_frames": args["input_tdim"],
-        }
-    )
-    encoder = adapt_encoder(objective.encoder, config)
-    model = Classifier(encoder, [str(i) for i in range(args["label_dim"])]).eval()
-    head = {
-        official.to_ours(key.removeprefix("module.")): value for key, value in _load(case / "head.safetensors").items()
-    }
-    model.head.load_state_dict({str(name).removeprefix("head."): value for name, value in head.items()})
+    pretrained = patches.pretraining(import_case(case, meta)).encoder
     with torch.no_grad():
-        frames = torch.full((len(inputs["x"]),), inputs["x"].shape[1])
-        tokens, _ = encoder.embed_patches(inputs["x"], frames)
-        *blocks, normed = encoder.transform(tokens)
-        outputs = {
-            "patch_embed_out": tokens.embeddings,
-            "tokens_in": encoder.with_prefix(tokens),
-            **{f"block_{i}_out": x for i, x in enumerate(blocks)},
-            "norm_out": normed,
-            "pos_embed_adapted": encoder.positions.detach(),
-        }
-        for name, pooling in (("avgtok", "mean"), ("cls", "prefix")):
-            encoder.config = SSASTConfig(**{**config.__dict__, "pooling": pooling})
-            outputs[f"logits_{name}"] = model.logits(encoder.forward_features(inputs["x"], frames))
-    return outputs, None
+        head = patches.load(case / "head.safetensors")
+        tuned = patches.Finetuned(pretrained, meta["finetune_args"], head, official.LAYOUT, inputs["x"])
+        *blocks, normed = tuned.encoder.transform(tuned.tokens)
+    return {**tuned.outputs, **{f"block_{i}_out": x for i, x in enumerate(blocks)}, "norm_out": normed}, None
 
 
 def pretrain_losses(case: Path, inputs: dict[str, Tensor], meta: dict[str, Any]) -> Outputs:
     """Both losses on given masks, and the gradient of every parameter under its official name."""
-    objective = _objective(case, meta).train()
-    frames = torch.full((len(inputs["x"]),), inputs["x"].shape[1])
-    tokens, features = objective.encoder.embed_patches(inputs["x"], frames)
-    masks = [_mask(inputs[f"mask_index_{task}"]) for task in ("mpc", "mpg")]
-    losses, passes = objective.losses(tokens, features, *masks)
-    losses["loss"].backward()
-    c = objective.config
-    outputs = {
-        "acc": losses["accuracy"],
-        "nce": losses["nce"],
-        "mse": losses["mse"],
-        "joint_loss": losses["loss"],
-        "cpred": objective.discriminative(passes["discriminative"].masked),
-        "gpred": objective.generative(passes["generative"].masked),
-        "norm_out_mpc": passes["discriminative"].normed,
-        "norm_out_mpg": passes["generative"].normed,
-        "patches": patchify(features, c.kernel, c.stride),
-    }
-    for name, parameter in objective.named_parameters():
-        if parameter.grad is not None:
-            outputs[f"grad.{official.to_official(name)}"] = parameter.grad
-    return {name: value.detach() for name, value in outputs.items()}, None
+    objective = patches.pretraining(import_case(case, meta)).train()
+    return patches.pretrain_losses(objective, inputs, official.to_official)
 
 
 def frontend(case: Path, inputs: dict[str, Tensor], meta: dict[str, Any]) -> Outputs:
@@ -171,7 +119,9 @@ def item_targets(meta: dict[str, Any]) -> dict[str, NDArray[np.float32]]:
 
 def superb_upstream(case: Path, inputs: dict[str, Tensor], meta: dict[str, Any]) -> Outputs:
     """The upstream that SUPERB's downstream tasks see."""
-    upstream = SuperbUpstream(_objective(case, meta).encoder, meta["args"]["target_length"]).eval()
+    upstream = SuperbUpstream(
+        patches.pretraining(import_case(case, meta)).encoder, meta["args"]["target_length"]
+    ).eval()
     waves = [inputs[name] for name in sorted(inputs, key=lambda name: int(name.removeprefix("wav_")))]
     with torch.no_grad():
         blocks, normed = upstream(waves)
@@ -221,25 +171,10 @@ def mask_sampler(case: Path, inputs: dict[str, Tensor], meta: dict[str, Any]) ->
     return outputs, None
 
 
-def _objective(case: Path, meta: dict[str, Any]) -> MaskedPatchObjective:
-    objective = build(import_case(case, meta))
-    assert isinstance(objective, MaskedPatchObjective)
-    return objective
-
-
 def import_case(case: Path, meta: dict[str, Any]) -> Imported:
     """The case's official state dict through the importer that users call."""
     heads = re.search(r"num_heads\s*=\s*(\d+)", meta.get("monkeypatch", ""))
-    return official.import_state(_load(case / "weights.safetensors"), {"heads": int(heads[1])} if heads else {})
-
-
-def _mask(ids: Tensor) -> Mask:
-    return Mask(ids, torch.ones_like(ids, dtype=torch.bool))
-
-
-def _load(path: Path) -> dict[str, Tensor]:
-    loaded: dict[str, Tensor] = load_file(path)
-    return loaded
+    return official.import_state(patches.load(case / "weights.safetensors"), {"heads": int(heads[1])} if heads else {})
 
 
 FAMILIES = {

@@ -14,15 +14,17 @@ from auricle.errors import ConfigError, did_you_mean
 from auricle.methods.base import Method, Preset, Recipe
 
 if TYPE_CHECKING:
-    from auricle.methods import ssast
+    from auricle.methods import ssamba, ssast
+    from auricle.methods.atst import clip, frame
 
     # A method that does not keep to the contract is an error of the type check.
-    _CHECKED: tuple[Method, ...] = (ssast,)
+    _CHECKED: tuple[Method, ...] = (clip, frame, ssast, ssamba)
 
 METHODS: dict[str, str] = {
     "atst-clip": "auricle.methods.atst.clip",
     "atst-frame": "auricle.methods.atst.frame",
     "ssast": "auricle.methods.ssast",
+    "ssamba": "auricle.methods.ssamba",
 }
 
 

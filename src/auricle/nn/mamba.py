@@ -78,23 +78,24 @@ class Mamba(nn.Module):
             self.backward_A_log = nn.Parameter(self.forward_direction.A_log.detach().clone())
         self.out_proj = nn.Linear(self.channels, width, bias=False)
 
-    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, lengths: Tensor | None = None, reverse: bool = False) -> Tensor:
         """x [B, L, D], lengths [B] valid tokens (all, if None): [B, L, D], zero beyond the lengths.
 
-        The backward direction starts at a row's last valid token, so a padded row equals the clip alone.
+        The backward direction starts at a row's last valid token, so a padded row equals the clip alone. `reverse`
+        is as if the valid tokens came in the opposite order, in and out: the directions change places.
         """
         inner, z = (half.transpose(1, 2) for half in self.in_proj(x).chunk(2, dim=-1))
         ahead = self.forward_direction
-        selected = ahead.selected(inner, lengths, reverse=False)
-        y = _scan(ahead, selected, ahead.rates(), z, lengths, reverse=False)
+        selected = ahead.selected(inner, lengths, reverse)
+        y = _scan(ahead, selected, ahead.rates(), z, lengths, reverse)
         if self.kind == "v2":
             back = self.backward_direction
-            selected = back.selected(inner, lengths, reverse=True)
-            y = y + _scan(back, selected, back.rates(), z, lengths, reverse=True)
+            selected = back.selected(inner, lengths, not reverse)
+            y = y + _scan(back, selected, back.rates(), z, lengths, not reverse)
             if self.divide:
                 y = y / 2
         elif self.kind == "v1":
-            y = y + _scan(ahead, selected, -torch.exp(self.backward_A_log.float()), z, lengths, reverse=True)
+            y = y + _scan(ahead, selected, -torch.exp(self.backward_A_log.float()), z, lengths, not reverse)
         mixed: Tensor = self.out_proj(y.transpose(1, 2))
         return mixed
 

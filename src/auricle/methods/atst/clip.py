@@ -41,4 +41,16 @@ def import_state(state: Mapping[str, Tensor], options: Mapping[str, Any] | None 
     return official.import_state(official.CLIP, state, options)
 
 
-__all__ = ["CAPABILITIES", "CONFIG", "DEFAULT_PRESET", "PRESETS", "RECIPES", "build_frontend", "for_finetuning"]
+__all__ = [
+    "CAPABILITIES",
+    "CONFIG",
+    "DEFAULT_PRESET",
+    "PRESETS",
+    "RECIPES",
+    "build_encoder",
+    "build_frontend",
+    "build_objective",
+    "for_finetuning",
+    "import_state",
+    "recognises",
+]

@@ -168,19 +168,30 @@ class OfficialFile:
             config = replace(config, mask_count=math.floor(rows * columns * _OFFICIAL_MASKS / _OFFICIAL_TOKENS))
         return config
 
-    def imported(self, method: str, config: MaskedPatchConfig, preset: str, assumed: str) -> Imported:
+    def imported(
+        self,
+        method: str,
+        config: MaskedPatchConfig,
+        preset: str,
+        assumed: str,
+        unused: Mapping[str, str] | None = None,
+    ) -> Imported:
         """Every tensor under our name, or in the report with why it is not used.
+
+        Args:
+            unused: besides those of the layout, tensors that `config` has no use for, with the reason.
 
         Raises:
             CheckpointError: a tensor that the layout does not know.
         """
         tensors, ours, unknown = [], {}, []
+        without_use = {**self.layout.unused, **(unused or {})}
         for key, value in self.tensors.items():
             target, shape = self.layout.to_ours(key), tuple(value.shape)
             if key in _STRUCTURE:
                 tensors.append(ImportedTensor(key, "config.grid", shape, "structure", "sets the grid of positions"))
-            elif key in self.layout.unused:
-                tensors.append(ImportedTensor(key, "", shape, "unused", self.layout.unused[key]))
+            elif key in without_use:
+                tensors.append(ImportedTensor(key, "", shape, "unused", without_use[key]))
             elif target is None:
                 unknown.append(key)
             else:

@@ -1,0 +1,90 @@
+"""The fine-tunings that SSAMBA's authors published, each as settings laid over a checkpoint's network.
+
+They are SSAST's with other budgets; docs/ssamba.md has them as a table.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from auricle.methods.base import Recipe
+from auricle.methods.spectrogram import recipes as shared
+from auricle.methods.spectrogram.recipes import PatchRecipe, seconds
+
+_URBANSOUND_INPUT = {
+    "norm_mean": -5.138443946838379,
+    "norm_std": 4.229961395263672,
+    "pooling": "mean",
+    "finetune_stride_freq": 16,
+    "finetune_stride_time": 16,
+}
+# Their wrapper works with windows of 10 s only, and normalises before it pads.
+_WINDOW = seconds(1000)
+
+RECIPES: dict[str, Recipe] = {
+    "audioset-20k": PatchRecipe(
+        task="tagging",
+        model=shared.AUDIOSET_INPUT,
+        # The script sets a variable warmup=True and passes --warmup False; as it stands, its averaging crashes.
+        train=dataclasses.replace(
+            shared.AUDIOSET,
+            epochs=50,
+            batch_size=24,
+            lr=1e-4,
+            head_lr_factor=3.0,
+            decay_start=15,
+            decay_every=10,
+            decay_factor=0.75,
+            average_epochs=(12, 40),
+        ),
+        note="AudioSet, balanced: 50 epochs, mean of the weights after epochs 12 to 40",
+    ),
+    "esc50": PatchRecipe(
+        task="classification",
+        model=shared.ESC50_INPUT,
+        train=shared.ESC50,
+        note="ESC-50: 50 epochs; --held-out all for the five folds",
+    ),
+    "speech-commands-v1": PatchRecipe(
+        task="classification",
+        model=shared.SPEECH_COMMANDS_INPUT,
+        train=shared.SPEECH_COMMANDS,
+        note="Speech Commands V1, 30 words: 30 epochs of binary cross-entropy, chosen on validation clips",
+    ),
+    "speech-commands-v2": PatchRecipe(
+        task="classification",
+        model=shared.SPEECH_COMMANDS_INPUT,
+        train=shared.SPEECH_COMMANDS,
+        note="Speech Commands V2, 35 words: 30 epochs of binary cross-entropy, chosen on validation clips",
+    ),
+    "urbansound8k": PatchRecipe(
+        task="classification",
+        model=_URBANSOUND_INPUT,
+        train=dataclasses.replace(
+            shared.OWN,
+            loss="ce",
+            crop_seconds=seconds(6144),
+            epochs=50,
+            batch_size=5,
+            lr=1e-4,
+            decay_start=20,
+            decay_every=10,
+            decay_factor=0.85,
+            mask_freq=48,
+            mask_time=192,
+        ),
+        note="UrbanSound8K in scenes of a minute, one label each: 50 epochs; --held-out all for the ten folds",
+    ),
+    "iemocap": PatchRecipe(
+        task="classification",
+        model=shared.SUPERB_INPUT,
+        train=dataclasses.replace(shared.IEMOCAP, crop_seconds=_WINDOW),
+        note="SUPERB emotion recognition, 4 classes: 10,000 steps; --group-column SESSION --held-out all",
+    ),
+    "voxceleb1": PatchRecipe(
+        task="classification",
+        model=shared.SUPERB_INPUT,
+        train=dataclasses.replace(shared.VOXCELEB1, window_seconds=_WINDOW),
+        note="SUPERB speaker identification, 1,251 speakers: 40,000 steps on crops of 8 s",
+    ),
+}
