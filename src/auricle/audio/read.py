@@ -10,6 +10,7 @@ import operator
 import sys
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -38,6 +39,7 @@ __all__ = [
     "Channel",
     "as_wave",
     "blocks",
+    "decoded",
     "one_channel",
     "probe",
     "read",
@@ -147,16 +149,20 @@ def blocks(
     return iterate()
 
 
-def decode(path: AudioPath, *, start: float = 0.0, end: float | None = None) -> Iterator[Samples]:
-    """Read a sound file of any length as it is: all channels, at its own rate, checked as `read` does.
+@contextmanager
+def decoded(
+    path: AudioPath, *, start: float = 0.0, end: float | None = None
+) -> Iterator[tuple[AudioInfo, Iterator[Samples]]]:
+    """A sound file of any length as it is, while it is open: all channels, at its own rate, checked as `read` does.
 
-    Returns:
-        Consecutive float32 arrays of shape (frames, channels).
+    Yields:
+        What its header says, and consecutive float32 arrays of shape (frames, channels).
 
     Raises:
         AudioError: as `read` does, while iterating.
     """
-    with open_source(path) as source:
+
+    def iterate() -> Iterator[Samples]:
         first, last = _span(source, start, end, source.info.rate)
         position = first
         for block in source.decode(first, last):
@@ -165,6 +171,9 @@ def decode(path: AudioPath, *, start: float = 0.0, end: float | None = None) -> 
             yield block
         if position == first:
             raise AudioError(source.name, "0 samples", "nothing could be decoded")
+
+    with open_source(path) as source:
+        yield source.info, iterate()
 
 
 def as_wave(array: Any, rate: int, target_rate: int | None = None) -> tuple[Samples, int]:

@@ -239,11 +239,11 @@ def inspect(item: Item) -> Sound | BadFile:
     ref = item.streams["audio"]
     digest, meter, beginning = hashlib.sha256(), _Meter(), _Beginning()
     try:
-        info = audio.probe(ref.path)
-        for block in audio.decode(ref.path, start=ref.start, end=ref.end):
-            digest.update(block.tobytes())
-            meter.add(block, info.rate)
-            beginning.add(block, info.rate)
+        with audio.decoded(ref.path, start=ref.start, end=ref.end) as (info, blocks):
+            for block in blocks:
+                digest.update(np.ascontiguousarray(block).data)
+                meter.add(block, info.rate)
+                beginning.add(block, info.rate)
     except AudioError as error:
         return BadFile(error.path, error.reason, error.detail)
     return Sound(
@@ -280,7 +280,8 @@ class _Meter:
         self.total += float(block.sum(dtype=np.float64))
         window = max(1, round(LEVEL_SECONDS * rate))
         edges = np.arange(0, len(block), window)
-        energy = np.add.reduceat((block * block).mean(1), edges) / np.diff(np.r_[edges, len(block)])
+        energy = np.add.reduceat(np.einsum("tc,tc->t", block, block), edges)
+        energy /= block.shape[1] * np.diff(np.r_[edges, len(block)])
         self.windows += len(edges)
         self.silent += int((energy < 10 ** (SILENT_DB / 10)).sum())
 
@@ -294,7 +295,7 @@ class _Beginning:
 
     def add(self, block: NDArray[np.float32], rate: int) -> None:
         if self.frames < MOST_SECONDS * rate:
-            self.parts.append(block.mean(1))
+            self.parts.append(audio.one_channel(block))
             self.frames += len(block)
 
     def wave(self) -> NDArray[np.float32]:

@@ -8,16 +8,22 @@ T steps.
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import soxr
 from numpy.typing import NDArray
 
 BANDS = 33
 LOWEST_HZ, HIGHEST_HZ = 300.0, 3000.0
-FRAME_SECONDS, STEP_SECONDS = 0.256, 0.032
+# Bands end far below the Nyquist rate of most files: at this one, a frame is a power of two, and its transform costs a
+# hundredth of what some lengths of 0.256 s cost at 44.1 kHz.
+RATE = 8_000
+FRAME, STEP = 2048, 256
+STEP_SECONDS = STEP / RATE
 # Of long sounds only the beginning has a fingerprint, which bounds time and memory.
 MOST_SECONDS = 60.0
 # Two sounds are compared where they share a word of 32 bits; words of silence and hum, which many share, say nothing.
@@ -40,6 +46,15 @@ class Match:
     bit_errors: float
 
 
+_WINDOW = np.hanning(FRAME).astype(np.float32)
+
+
+@functools.cache
+def _edges(top: float) -> NDArray[np.int_]:
+    """The first bin of each band up to `top` Hz, and the end of the last one."""
+    return np.round(np.geomspace(LOWEST_HZ, top, BANDS + 1) * FRAME / RATE).astype(int)
+
+
 def fingerprint(wave: NDArray[np.float32], rate: int) -> Words:
     """The words [T] of the beginning of a sound; none for less than 0.29 s, or where it is digitally silent.
 
@@ -47,15 +62,12 @@ def fingerprint(wave: NDArray[np.float32], rate: int) -> Words:
         wave: samples [n], mono.
         rate: Hz.
     """
-    frame, step = round(FRAME_SECONDS * rate), round(STEP_SECONDS * rate)
-    wave = wave[: round(MOST_SECONDS * rate)]
-    if len(wave) < frame + step:
+    wave = soxr.resample(wave[: round(MOST_SECONDS * rate)], rate, RATE, quality="LQ")
+    if len(wave) < FRAME + STEP:
         return np.zeros(0, np.uint32)
-    frames = np.lib.stride_tricks.sliding_window_view(wave, frame)[::step]
-    power = np.abs(np.fft.rfft(frames * np.hanning(frame).astype(np.float32))) ** 2
-    top = min(HIGHEST_HZ, 0.45 * rate)
-    edges = np.round(np.geomspace(LOWEST_HZ, top, BANDS + 1) * frame / rate).astype(int)
-    energy = np.add.reduceat(power, edges, axis=1)[:, :BANDS]
+    frames = np.lib.stride_tricks.sliding_window_view(wave, FRAME)[::STEP]
+    power = np.abs(np.fft.rfft(frames * _WINDOW)) ** 2
+    energy = np.add.reduceat(power, _edges(min(HIGHEST_HZ, 0.45 * rate)), axis=1)[:, :BANDS]
     across = energy[:, :-1] - energy[:, 1:]
     bits = (across[1:] - across[:-1]) > 0
     words = np.packbits(bits, axis=1).view(">u4")[:, 0].astype(np.uint32)
