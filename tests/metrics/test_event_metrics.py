@@ -48,6 +48,8 @@ def test_nothing_there_and_nothing_found_is_undefined_and_left_out(counter: obje
     assert math.isnan(empty.error_rate())
     one = counter([[event(1, 2)]], [[event(1, 2)]], CLASSES)  # type: ignore[operator]
     assert one.macro_f1() == 1
+    assert np.isnan([one.class_f1()[0], one.class_precision()[0], one.class_recall()[0]]).all()
+    assert [one.class_f1(empty=0.5)[0], one.class_precision(empty=0.5)[0], one.class_recall(empty=0.5)[0]] == [0.5] * 3
 
 
 @pytest.mark.parametrize("counter", COUNTERS)

@@ -72,6 +72,8 @@ def test_other_clips_classes_and_thresholds(case: Path, tmp_path: Path) -> None:
     given["ground_truth"] = {
         clip: [[on, off, names[label]] for on, off, label in given["ground_truth"][clip]] for clip in kept
     }
+    for clip in kept:  # of one class nothing is ever found
+        given["scores"][clip] = [[0.0, *row[1:]] for row in given["scores"][clip]]
     (twin / "input.json").write_text(json.dumps(given))
     (twin / "expected.json").write_text(json.dumps({"collar_f1_th0.25": {}}))
     table, _ = computed(twin, tmp_path / "out")
@@ -79,6 +81,8 @@ def test_other_clips_classes_and_thresholds(case: Path, tmp_path: Path) -> None:
     assert {name for name in table if "_th" in name} == {
         f"{kind}_th0.25" for kind in ("collar_f1", "segment_f1", "intersection_f1", "sed_eval")
     }
+    collar = table["collar_f1_th0.25"]
+    assert (collar["f1"]["x"], collar["precision"]["x"], collar["recall"]["x"]) == (0.0, 1.0, 0.0)
     assert table["psds1"] != computed(case, tmp_path / "original")[0]["psds1"]
 
 

@@ -124,12 +124,13 @@ _COUNTS: tuple[Callable[..., EventCounts], ...] = (collar_counts, segment_counts
 
 def _at_threshold(name: str, collar: EventCounts, segment: EventCounts, crossed: EventCounts) -> dict[str, Any]:
     pooled = collar.pooled()
-    precision, recall = collar.class_precision(), collar.class_recall()
+    # As sed_scores_eval counts a class of which there is nothing.
+    precision, recall = collar.class_precision(empty=1.0), collar.class_recall(empty=1.0)
     return {
         f"collar_f1_{name}": {
             "f1": _f1(collar),
-            "precision": _averaged(collar.classes, precision, pooled.class_precision()),
-            "recall": _averaged(collar.classes, recall, pooled.class_recall()),
+            "precision": _averaged(collar.classes, precision, pooled.class_precision(empty=0.0)),
+            "recall": _averaged(collar.classes, recall, pooled.class_recall(empty=0.0)),
             "tps": dict(zip(collar.classes, collar.hits.sum(0).astype(int).tolist(), strict=True)),
         },
         f"segment_f1_{name}": _f1(segment),
@@ -147,7 +148,7 @@ def _at_threshold(name: str, collar: EventCounts, segment: EventCounts, crossed:
 
 
 def _f1(counts: EventCounts) -> dict[str, Any]:
-    return _averaged(counts.classes, counts.class_f1(), counts.pooled().class_f1())
+    return _averaged(counts.classes, counts.class_f1(empty=1.0), counts.pooled().class_f1(empty=0.0))
 
 
 def _averaged(classes: Sequence[str], values: Any, micro: Any) -> dict[str, Any]:

@@ -19,6 +19,9 @@ from auricle.metrics.intervals import Interval, bootstrap_table
 class EventCounts:
     """What was counted in each file.
 
+    A share of nothing is NaN, and stays out of means. Where others have a number for it, `empty` stands for that:
+    sed_scores_eval gives a class without detections the precision 1, one without events the recall 1.
+
     Attributes:
         classes: their names.
         hits: [N, C] events (or segments) of the truth that were found.
@@ -34,20 +37,21 @@ class EventCounts:
     truth: Floats
     substitutions: Floats | None = None
 
-    def class_f1(self, draws: Floats | None = None) -> Floats:
-        """F1 of each class [C], 2 hits / (2 hits + misses + false alarms); NaN where it is neither there nor found.
+    def class_f1(self, draws: Floats | None = None, *, empty: float = math.nan) -> Floats:
+        """F1 of each class [C], 2 hits / (2 hits + misses + false alarms); `empty` where it is neither there nor found.
 
         `draws` [N] says how often each file counts; None: once.
         """
-        return _share(2 * self._sum(self.hits, draws), self._sum(self.hits + self.false_alarms + self.truth, draws))
+        everything = self._sum(self.hits + self.false_alarms + self.truth, draws)
+        return _share(2 * self._sum(self.hits, draws), everything, empty)
 
-    def class_precision(self) -> Floats:
-        """Share of detections that are right [C]; NaN where there is none."""
-        return _share(self.hits.sum(0), (self.hits + self.false_alarms).sum(0))
+    def class_precision(self, *, empty: float = math.nan) -> Floats:
+        """Share of detections that are right [C]; `empty` where there is none."""
+        return _share(self.hits.sum(0), (self.hits + self.false_alarms).sum(0), empty)
 
-    def class_recall(self) -> Floats:
-        """Share of the truth that was found [C]; NaN where there is none."""
-        return _share(self.hits.sum(0), self.truth.sum(0))
+    def class_recall(self, *, empty: float = math.nan) -> Floats:
+        """Share of the truth that was found [C]; `empty` where there is none."""
+        return _share(self.hits.sum(0), self.truth.sum(0), empty)
 
     def macro_f1(self, draws: Floats | None = None, *, only_found: bool = False) -> float:
         """Mean of the classes' F1 over those that are there or were found; NaN if there is none.
@@ -98,6 +102,6 @@ class EventCounts:
         return np.asarray(counts.sum(0) if draws is None else draws @ counts)
 
 
-def _share(part: Floats, whole: Floats) -> Floats:
+def _share(part: Floats, whole: Floats, empty: float = math.nan) -> Floats:
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(whole > 0, part / whole, math.nan)
+        return np.where(whole > 0, part / whole, empty)
