@@ -110,6 +110,7 @@ def finetune(
     group_column: str | None = None,
     held_out: str = "",
     random_weights: int | None = None,
+    teacher: str | Path = "",
     steps: int = 0,
     max_minutes: float = 0.0,
     checkpoint_every: int = 0,
@@ -123,7 +124,8 @@ def finetune(
     `recipe` is a published fine-tuning, such as "esc50"; the command `auricle list` shows them. `task` is
     "classification" or "tagging"; if empty, cells with several labels make it tagging. The test part of the data is
     never trained on; of folds or groups, `held_out` is left out (the last, if empty).
-    `random_weights` trains the same network from scratch, from that seed.
+    `random_weights` trains the same network from scratch, from that seed. `teacher` is a fine-tuned run whose word
+    counts in the loss by the setting `distil`.
     """
     _one_budget(steps, settings, max_minutes)
     started = time.monotonic()
@@ -140,6 +142,7 @@ def finetune(
             group_column=group_column,
             held_out=held_out,
             random_weights=random_weights,
+            teacher=teacher,
             steps=steps,
             seed=seed,
         )
@@ -172,6 +175,7 @@ def cross_validate(
     split_column: str | None = None,
     group_column: str | None = None,
     random_weights: int | None = None,
+    teacher: str | Path = "",
     steps: int = 0,
     checkpoint_every: int = 0,
     workers: int = 0,
@@ -196,6 +200,7 @@ def cross_validate(
             split_column=split_column,
             group_column=group_column,
             random_weights=random_weights,
+            teacher=teacher,
             steps=steps,
             seed=seed,
         )

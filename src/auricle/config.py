@@ -40,8 +40,12 @@ class TrainConfig:
     too; where `final_weight_decay` is given, the weight decay moves to it on a cosine.
 
     For fine-tuning: `loss` is cross-entropy over classes that exclude each other, or one yes-or-no question per class;
-    "auto" takes the first to tell classes apart, the second for tagging. `head` reads the pooled output, or a learned
-    mixture of the layers ("mix"). `balanced` draws clips so that rare labels come as often as common ones.
+    "auto" takes the first to tell classes apart, the second for tagging. `head` reads the pooled output, a learned
+    mixture of the layers ("mix"), or the last `head_layers` through batch normalisation ("batchnorm"); with `freeze` it
+    alone learns. `balanced` draws clips so that rare labels come as often as common ones.
+    `mixup` is the probability of mixing a clip with another one, whose share is drawn from Beta(`mixup_alpha`,
+    `mixup_alpha`): their waveforms, or with `mix_spectrograms` their powers; `resize_crop` stretches random crops of
+    spectrograms. `distil` is the share of a teacher's word in the loss; `teacher_trains` runs it in training mode.
     For detection (`auricle.tasks.detection`): `collar` is how many seconds an event may be off when thresholds and
     filters are chosen, `frame_pooling` how a weakly labelled clip's probability follows from those of its frames,
     `consistency` the weight of agreeing with a mean teacher (0: none), reached after the share `ramp` of the budget,
@@ -74,7 +78,9 @@ class TrainConfig:
     decay_factor: float = 0.5
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     loss: Literal["auto", "ce", "bce"] = "auto"
-    head: Literal["linear", "mix"] = "linear"
+    head: Literal["linear", "mix", "batchnorm"] = "linear"
+    head_layers: int = 1
+    freeze: bool = False
     balanced: bool = False
     collar: float = 0.2
     frame_pooling: Literal["linear_softmax", "attention"] = "linear_softmax"
@@ -82,7 +88,13 @@ class TrainConfig:
     ramp: float = 0.25
     teacher_momentum: float = 0.999
     average_epochs: tuple[int, int] = (0, 0)
+    crop: Literal["random", "central"] = "random"
     mixup: float = 0.0
+    mixup_alpha: float = 10.0
+    mix_spectrograms: bool = False
+    resize_crop: bool = False
+    distil: float = 0.0
+    teacher_trains: bool = False
     mask_freq: int = 0
     mask_time: int = 0
     noise: bool = False
@@ -94,7 +106,10 @@ class TrainConfig:
     def __post_init__(self) -> None:
         check_ranges(
             self,
-            positive=("batch_size", "accumulate", "crop_seconds", "lr", "layer_decay", "decay_every", "decay_factor"),
+            positive=(
+                *("batch_size", "accumulate", "crop_seconds", "lr", "layer_decay", "decay_every", "decay_factor"),
+                *("head_layers", "mixup_alpha"),
+            ),
             not_negative=(
                 *(
                     "steps",

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from auricle.nn.batchnorm import BatchNorm, batch_statistics
 from auricle.nn.collapse import unit_spread
-from auricle.nn.heads import BatchNormHead, Bottleneck, ProjectionMLP, Prototypes, StrongWeakHead
+from auricle.nn.heads import BatchNormHead, Bottleneck, ProjectionMLP, Prototypes
 from auricle.nn.losses import cosine_regression, distillation
 from auricle.nn.schedules import cosine, linear
 from auricle.nn.teacher import Centre, follow, teacher_of
@@ -136,17 +136,6 @@ def test_prototypes_see_directions_only() -> None:
     with torch.no_grad():
         last.weight_v.mul_(7)
     torch.testing.assert_close(last(unit), logits)
-
-
-def test_a_clip_of_frames_is_scored_by_its_own_frames() -> None:
-    head, frames = StrongWeakHead(6, 3), torch.randn(2, 5, 6)
-    valid = torch.tensor([[True] * 5, [True, True, True, False, False]])
-    strong, weak = head(frames, valid)
-    alone = head(frames[1:, :3])
-    torch.testing.assert_close(strong[1:, :3], alone[0])
-    torch.testing.assert_close(weak[1:], alone[1])
-    attention = head.linear_softmax(frames[0]).softmax(-1)
-    torch.testing.assert_close(weak[0], (strong[0] * attention).sum(0) / attention.sum(0))
 
 
 def test_the_probe_head_normalises_before_it_maps() -> None:

@@ -78,6 +78,15 @@ def mix_log(first: Tensor, second: Tensor, weight: float) -> Tensor:
     return (mixed + torch.finfo(mixed.dtype).eps).log()
 
 
+def mix_aligned(own: Tensor, other: Tensor, share: float, rng: np.random.Generator) -> Tensor:
+    """`own` [T, F] with `share` of `other` [T', F] in it, over as many frames as both have, placed at random."""
+    shared = min(len(own), len(other))
+    at, begin = int(rng.integers(len(own) - shared + 1)), int(rng.integers(len(other) - shared + 1))
+    mixed = own.clone()
+    mixed[at : at + shared] = mix_log(own[at : at + shared], other[begin : begin + shared], 1 - share)
+    return mixed
+
+
 @dataclass(frozen=True)
 class ResizeCrop:
     """How random resized crops of spectrograms are drawn (BYOL-A).

@@ -99,8 +99,9 @@ def run_list(args: argparse.Namespace) -> int:
         for preset, value in method.PRESETS.items():
             size = parameters(method, value.model) / 1e6
             print(f"  {f'{name}-{preset}':20} {size:6.1f} M parameters in the encoder  {value.note}")
+        longest = max(map(len, method.RECIPES), default=0)
         for recipe, published in method.RECIPES.items():
-            print(f"  --recipe {recipe:18} {published.note}")
+            print(f"  --recipe {recipe:{longest}} {published.note}")
     return 0
 
 

@@ -43,6 +43,7 @@ def add(verbs: Verbs) -> None:
         "--held-out", default="", metavar="FOLD", help="fold or group to leave out (the last); all: each in turn"
     )
     p.add_argument("--random-weights", type=int, metavar="SEED", help="train the same network from scratch")
+    p.add_argument("--teacher", default="", metavar="RUN", help="a fine-tuned run to learn from; see --set distil")
 
 
 def run_pretrain(args: argparse.Namespace) -> int:
@@ -88,6 +89,7 @@ def run_finetune(args: argparse.Namespace) -> int:
         "recipe": args.recipe,
         "settings": _settings(args),
         "random_weights": args.random_weights,
+        "teacher": args.teacher,
     }
     if args.held_out == "all":
         return _cross_validate(args, options)

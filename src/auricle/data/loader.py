@@ -77,12 +77,13 @@ class ClipDataset:
         targets: NDArray[np.float32] | None,
         events: Sequence[tuple[Event, ...] | None] | None,
         mixup: float,
+        mixup_alpha: float,
         partners: int,
         central: bool,
         cache_mb: int,
     ) -> None:
         self.items, self.slots, self.targets, self.events = list(items), slots, targets, events
-        self.partners, self.central = partners, central
+        self.partners, self.central, self.alpha = partners, central, mixup_alpha
         self.rate, self.crop, self.seed, self.mixup = rate, round(crop_seconds * rate), seed, mixup
         self.cache = WaveCache(cache_mb * 2**20)
 
@@ -110,8 +111,8 @@ class ClipDataset:
         # Drawn anew for each attempt: otherwise an unreadable partner would come back every time.
         rng = generator(self.seed, "mixup", key.epoch, key.index, *([attempt] if attempt else []))
         if self.mixup and rng.random() < self.mixup:
-            # SSAST draws the partner from the whole set and the weight from Beta(10, 10) (section 1.4).
-            partner, weight = int(rng.integers(len(self.items))), float(rng.beta(10, 10))
+            # SSAST draws the partner from the whole set and the weight from Beta(10, 10), the default (section 1.4).
+            partner, weight = int(rng.integers(len(self.items))), float(rng.beta(self.alpha, self.alpha))
             other, more = self._read_crop(partner, rng)
             wave = mix_waveforms(wave, other, weight)
             if target is not None and self.targets is not None:
@@ -202,6 +203,7 @@ class Loader:
         events: for detection, those of each item, or None where they are not known.
         cover: give long clips as many slots per epoch as crops fit into them (pretraining), instead of one.
         mixup: probability of mixing a clip with another.
+        mixup_alpha: the clip's weight is drawn from Beta(alpha, alpha).
         partners: how many other clips, drawn at random, come with each as `Batch.partners`.
         central: crop the middle of a longer clip, not a random part.
         weights: [items], how often a clip is drawn relative to the others: as many per epoch as there are, with
@@ -223,6 +225,7 @@ class Loader:
         events: Sequence[tuple[Event, ...] | None] | None = None,
         cover: bool = False,
         mixup: float = 0.0,
+        mixup_alpha: float = 10.0,
         partners: int = 0,
         central: bool = False,
         weights: NDArray[np.float64] | None = None,
@@ -257,6 +260,7 @@ class Loader:
             targets=targets,
             events=events,
             mixup=mixup,
+            mixup_alpha=mixup_alpha,
             partners=partners,
             central=central,
             cache_mb=cache_mb,

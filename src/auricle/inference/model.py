@@ -31,6 +31,7 @@ from auricle.tasks.detection import Detector
 from auricle.tasks.pooling import Pooling, pool
 from auricle.tasks.windows import clip_means, embed_clip, encode
 from auricle.training.checkpoint import Checkpoint, no_such_model, resolve, restore
+from auricle.training.finetuned import build_classifier, build_detector
 from auricle.training.precision import autocast, resolve_precision
 
 Array = NDArray[np.float32]
@@ -380,21 +381,7 @@ def build_module(checkpoint: Checkpoint) -> Trainable | EncoderOnly:
     if config["kind"] == "encoder":
         return EncoderOnly(method.build_encoder(settings))
     if config["kind"] == "classifier":
-        kinds = {key: config[key] for key in ("task", "loss", "head", "head_layers") if key in config}
-        return Classifier(method.build_encoder(settings), class_names(checkpoint), **kinds)
+        return build_classifier(checkpoint)
     if config["kind"] == "detector":
-        options = {key: config[key] for key in ("frame_width", "pooling", "consistency", "collar")}
-        return Detector(method.build_encoder(settings), class_names(checkpoint), **options)
+        return build_detector(checkpoint)
     raise CheckpointError(f"{checkpoint.path} is of the unknown kind '{config['kind']}'.")
-
-
-def class_names(checkpoint: Checkpoint) -> list[str]:
-    """The classes of a fine-tuned checkpoint.
-
-    Raises:
-        CheckpointError: its config.json lists none.
-    """
-    classes = checkpoint.config.get("classes")
-    if not isinstance(classes, list) or not classes or not all(isinstance(name, str) for name in classes):
-        raise CheckpointError(f"{checkpoint.path / 'config.json'}: expected a list of class names in 'classes'.")
-    return classes

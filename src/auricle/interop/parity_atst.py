@@ -22,7 +22,7 @@ from auricle.methods.atst.objective import ATSTObjective, ClipObjective, FrameOb
 from auricle.methods.atst.official import CLIP, FRAME, Variant, by_time
 from auricle.methods.atst.views import View
 from auricle.nn.collapse import unit_spread
-from auricle.nn.heads import BatchNormHead, StrongWeakHead
+from auricle.nn.heads import BatchNormHead, FrameHead, pool_frames
 from auricle.nn.patches import patchify
 from auricle.nn.schedules import cosine
 from auricle.tasks.classification import Classifier
@@ -117,12 +117,15 @@ def heads_schedules(case: Path, inputs: dict[str, Tensor], meta: dict[str, Any])
     weights = _load(case / "weights.safetensors")
     probe = BatchNormHead(*reversed(weights["clip_head.linear.weight"].shape))
     probe.load_state_dict(_under(weights, "clip_head."))
-    sed = StrongWeakHead(*reversed(weights["sed_head.linear.weight"].shape))
-    sed.load_state_dict(_under(weights, "sed_head."))
+    classes, width = weights["sed_head.linear.weight"].shape
+    sed = FrameHead(width, classes, pooling="attention", normalise=False)
+    sed.load_state_dict({k.replace("linear_softmax", "attention"): v for k, v in _under(weights, "sed_head.").items()})
     with torch.no_grad():
         outputs = {"clip_head_eval": probe.eval()(inputs["x"]), "clip_head_train": probe.train()(inputs["x"])}
-        strong, weak = sed(inputs["frames"])
-    outputs |= {"sed_strong": strong.transpose(1, 2), "sed_weak": weak}
+        logits, attention = sed(inputs["frames"])
+    strong = logits.sigmoid()
+    every = torch.ones(strong.shape[:2], dtype=torch.bool)
+    outputs |= {"sed_strong": strong.transpose(1, 2), "sed_weak": pool_frames(strong, attention, every)}
     outputs |= {f"after_{name}": getattr(probe.norm, name) for name in ("running_mean", "running_var")}
     for name, given in meta["contract"]["parameters"].items():
         if "decay" in given:

@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     _CHECKED: tuple[Method, ...] = (clip, frame, ssast, ssamba)
 
 METHODS: dict[str, str] = {
-    "atst-clip": "auricle.methods.atst.clip",
-    "atst-frame": "auricle.methods.atst.frame",
     "ssast": "auricle.methods.ssast",
     "ssamba": "auricle.methods.ssamba",
+    "atst-clip": "auricle.methods.atst.clip",
+    "atst-frame": "auricle.methods.atst.frame",
 }
 
 

@@ -72,25 +72,6 @@ class BatchNormHead(nn.Module):
         return logits
 
 
-class StrongWeakHead(nn.Module):
-    """Probabilities of classes per frame, and per clip as their mean under an attention over frames.
-
-    The attention is the softmax over classes of a second linear map, clamped to [1e-7, 1], as in the DCASE baseline.
-    """
-
-    def __init__(self, width: int, classes: int) -> None:
-        super().__init__()
-        self.linear = nn.Linear(width, classes)
-        self.linear_softmax = nn.Linear(width, classes)
-
-    def forward(self, frames: Tensor, valid: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Frames [B, t, D], of which `valid` [B, t] count (all, if None), to [B, t, C] and [B, C]."""
-        strong = self.linear(frames).sigmoid()
-        if valid is None:
-            valid = torch.ones(strong.shape[:2], dtype=torch.bool, device=strong.device)
-        return strong, pool_frames(strong, self.linear_softmax(frames), valid)
-
-
 class ProjectionMLP(nn.Sequential):
     """Linear, BatchNorm, ReLU, Linear, without biases of its own: BYOL's projector and predictor, [N, D] to [N, K]."""
 
@@ -136,15 +117,18 @@ class FrameHead(nn.Module):
     """LayerNorm and Linear: a vector for each time step [B, t, D] to logits [B, t, C]; and clips from their frames.
 
     `pooling` says how a clip's probability follows from its frames': "linear_softmax" weighs each by itself (Wang et
-    al. 2019), "attention" by a learned softmax over the classes, as the DCASE baseline does.
+    al. 2019), "attention" by a learned softmax over the classes, as the DCASE baseline does, whose head does not
+    `normalise` either.
     """
 
     # Events are rare: a head that begins at one half spends its first steps on saying no.
     FIRST_LOGIT = -3.0
 
-    def __init__(self, width: int, classes: int, pooling: FramePooling = "linear_softmax") -> None:
+    def __init__(
+        self, width: int, classes: int, pooling: FramePooling = "linear_softmax", normalise: bool = True
+    ) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(width)
+        self.norm = nn.LayerNorm(width) if normalise else nn.Identity()
         self.linear = nn.Linear(width, classes)
         nn.init.constant_(self.linear.bias, self.FIRST_LOGIT)
         self.attention = nn.Linear(width, classes) if pooling == "attention" else None

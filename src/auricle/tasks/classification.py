@@ -6,7 +6,7 @@ B batch, S samples, C classes, D width.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -20,7 +20,11 @@ from auricle.data.labels import Task
 from auricle.errors import ConfigError
 from auricle.methods.base import AudioEncoder, Encoded, SpectrogramEncoder, Trainable
 from auricle.nn.heads import BatchNormHead, ClassifierHead, LayerMixHead
+from auricle.tasks.mixing import SpectrogramMixing
 from auricle.tasks.windows import Window, clip_means, encode
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 Loss = Literal["ce", "bce"]
 Head = Literal["linear", "mix", "batchnorm"]
@@ -37,9 +41,11 @@ class Classifier(Trainable):
 
     Args:
         encoder: any; augmentation of features needs a `SpectrogramEncoder`, between whose halves it works.
+        mixing: of spectrograms and labels with those of other clips, before the rest of the augmentation.
+        freeze: whether the encoder stays as it is.
 
     Raises:
-        ConfigError: `mask_freq`, `mask_time` or `noise` for another encoder.
+        ConfigError: augmentation for another encoder.
     """
 
     def __init__(
@@ -55,6 +61,8 @@ class Classifier(Trainable):
         mask_time: int = 0,
         noise: bool = False,
         label_smoothing: float = 0.0,
+        mixing: SpectrogramMixing | None = None,
+        freeze: bool = False,
     ) -> None:
         super().__init__()
         self.encoder = encoder
@@ -72,10 +80,15 @@ class Classifier(Trainable):
             self.head = LayerMixHead(encoder.num_layers, encoder.dim, len(self.classes))
         self.mask_freq, self.mask_time, self.noise = mask_freq, mask_time, noise
         self.label_smoothing = label_smoothing
-        if self.augments and not isinstance(encoder, SpectrogramEncoder):
+        self.mixing = mixing or SpectrogramMixing()
+        self.partners = int(self.mixing.probability > 0)
+        self.freeze = freeze
+        if freeze:
+            encoder.requires_grad_(False)
+        if (self.augments or self.mixing) and not isinstance(encoder, SpectrogramEncoder):
             raise ConfigError(
-                "mask_freq, mask_time and noise work on a spectrogram, and this network has none; set the first two to "
-                "0 and noise to false."
+                "mask_freq, mask_time, noise, mix_spectrograms and resize_crop work on a spectrogram, and this network "
+                "has none; set the first two to 0 and the others to false."
             )
 
     def settings(self) -> dict[str, Any]:
@@ -131,14 +144,28 @@ class Classifier(Trainable):
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """`loss`, its `weight` (clips it is a mean over) and, unless tagging, `accuracy` of an augmented batch."""
         assert batch.targets is not None
-        logits = self.logits(self._encode_augmented(batch)).float()
+        targets = batch.targets
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze):
+            if self.augments or self.mixing:
+                features, frames, targets = self.augmented(batch)
+                encoded = self.spectrogram_encoder.forward_features(features, frames)
+            else:
+                encoded = self.encoder(batch.audio.data, batch.audio.lengths)
+        logits = self.logits(encoded).float()
         result = {
-            "loss": self.training_loss(logits, batch.targets),
+            "loss": self.training_loss(logits, targets),
             "weight": torch.tensor(float(len(logits)), device=logits.device),
         }
         if self.task == "classification":
-            result["accuracy"] = (logits.argmax(1) == batch.targets.argmax(1)).float().mean().detach()
+            result["accuracy"] = (logits.argmax(1) == targets.argmax(1)).float().mean().detach()
         return result
+
+    def train(self, mode: bool = True) -> Self:
+        """A frozen encoder stays in evaluation mode."""
+        super().train(mode)
+        if self.freeze:
+            self.encoder.eval()
+        return self
 
     def training_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Mean over clips (and, for "bce", classes) of the loss of logits [B, C] against soft targets [B, C]."""
@@ -147,15 +174,20 @@ class Classifier(Trainable):
         smoothed = targets * (1 - self.label_smoothing) + self.label_smoothing / 2
         return F.binary_cross_entropy_with_logits(logits, smoothed)
 
-    def _encode_augmented(self, batch: Batch) -> Encoded:
-        if not self.augments:
-            return self.encoder(batch.audio.data, batch.audio.lengths)
-        features, frames = self.spectrogram_encoder.features(batch.audio.data, batch.audio.lengths)
-        return self.spectrogram_encoder.forward_features(self.augment(features, frames, batch), frames)
+    def augmented(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Features [B, T, F] as they are trained on, their valid frames [B], and their targets [B, C]."""
+        assert batch.targets is not None
+        encoder, targets = self.spectrogram_encoder, batch.targets
+        features, frames = encoder.features(batch.audio.data, batch.audio.lengths)
+        if self.mixing:
+            features, targets = self.mixing(encoder, features, frames, batch)
+        if self.augments:
+            features = self.augment(features, frames, batch)
+        return features, frames, targets
 
     @property
     def augments(self) -> bool:
-        """Whether features are changed while training."""
+        """Whether SpecAugment or noise change features while training."""
         return bool(self.mask_freq or self.mask_time or self.noise)
 
     @property

@@ -11,9 +11,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from auricle.data.batch import Batch
 from auricle.errors import ConfigError
 from auricle.methods.base import SpectrogramEncoder
 from auricle.tasks.classification import Classifier
+
+
+class DistilledClassifier(Classifier):
+    """A classifier that learns from another one beside the labels."""
+
+    distillation: Distillation
+
+    def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
+        """As a classifier's, with `label_loss` and `distillation_loss`, the parts of `loss`."""
+        features, frames, targets = self.augmented(batch)
+        logits = self.logits(self.spectrogram_encoder.forward_features(features, frames)).float()
+        result = self.distillation.losses(self, logits, targets, features, frames)
+        return result | {"weight": torch.tensor(float(len(logits)), device=logits.device)}
 
 
 class Distillation:

@@ -25,7 +25,10 @@ from auricle.training.validation import CACHE_MB
 # Settings that only detection reads, and those that it does not: a roll in time would move events away from their
 # targets, and the rest is about clips.
 FOR_DETECTION = ("collar", "frame_pooling", "consistency", "ramp", "teacher_momentum")
-NOT_FOR_DETECTION = ("loss", "head", "noise", "label_smoothing", "average_epochs")
+NOT_FOR_DETECTION = (
+    *("loss", "head", "head_layers", "freeze", "noise", "label_smoothing", "average_epochs"),
+    *("mix_spectrograms", "resize_crop", "distil", "teacher_trains"),
+)
 
 
 def for_detection(train: TrainConfig) -> TrainConfig:

@@ -26,6 +26,8 @@ from auricle.methods import find_preset, get_method, get_preset, get_recipe
 from auricle.methods.base import MethodConfig
 from auricle.tasks.classification import Classifier
 from auricle.tasks.detection import Detector, frame_width
+from auricle.tasks.distillation import DistilledClassifier
+from auricle.tasks.mixing import SpectrogramMixing
 from auricle.training import checkpoint as ckpt
 from auricle.training.averaging import WeightAverage
 from auricle.training.detection import (
@@ -43,6 +45,7 @@ from auricle.training.memory import enough_memory
 from auricle.training.precision import resolve_precision
 from auricle.training.pretrain import check_rate, pick_device, report_bad_files, report_skipped
 from auricle.training.run import claimed
+from auricle.training.teaching import check_teacher, resolve_teacher, taught_by
 from auricle.training.tracking import trackers
 from auricle.training.validation import Validation, score_name
 
@@ -78,6 +81,7 @@ class FinetunePlan:
     seed: int
     weights_seed: int | None
     watch_test: bool = False
+    teacher: ckpt.Checkpoint | None = None
 
     def config(self) -> dict[str, Any]:
         """What `config.yaml` records and a resumed run must repeat."""
@@ -98,6 +102,7 @@ class FinetunePlan:
             "task": self.labels.task,
             "split": asdict(self.split),
             "watch_test": self.watch_test,
+            **({"teacher": self.teacher.hash} if self.teacher else {}),
         }
 
 
@@ -113,7 +118,9 @@ def plan(model: str | Path, data: Data, *, held_out: str = "", **options: Any) -
     """
     common, available = draft(model, data, **options)
     fold = pick_fold(available, held_out)
-    return _check_validation(_for_fold(common, fold), fold, options.get("settings") or {})
+    plan = _check_validation(_for_fold(common, fold), fold, options.get("settings") or {})
+    check_teacher(plan.teacher, [plan.manifest[i] for i in plan.fold.test])
+    return plan
 
 
 def plan_folds(model: str | Path, data: Data, **options: Any) -> list[FinetunePlan]:
@@ -128,6 +135,8 @@ def plan_folds(model: str | Path, data: Data, **options: Any) -> list[FinetunePl
             "name a column of folds or groups with --split-column or --group-column."
         )
     plans = [dataclasses.replace(_for_fold(common, fold), watch_test=True) for fold in available]
+    for each in plans:
+        check_teacher(each.teacher, [each.manifest[i] for i in each.fold.test])
     return [
         _check_validation(plan, fold, options.get("settings") or {})
         for plan, fold in zip(plans, available, strict=True)
@@ -145,6 +154,7 @@ def draft(
     split_column: str | None = None,
     group_column: str | None = None,
     random_weights: int | None = None,
+    teacher: str | Path = "",
     steps: int = 0,
     seed: int = 0,
 ) -> tuple[FinetunePlan, list[Fold]]:
@@ -153,7 +163,8 @@ def draft(
     `recipe` names a published fine-tuning of the method: its task, input statistics and training are laid over the
     checkpoint's network, and `settings` over them. Without one, the checkpoint's preset says how to train.
     `task` is "classification" or "tagging"; if empty, the recipe or the labels decide: see
-    `auricle.data.labels.read_labels`. `random_weights` is the seed of a network that begins from scratch.
+    `auricle.data.labels.read_labels`. `random_weights` is the seed of a network that begins from scratch. `teacher` is
+    a fine-tuned run whose word counts in the loss by the setting `distil`.
 
     Raises:
         ConfigError, DataError, CheckpointError: as their messages say.
@@ -189,6 +200,8 @@ def draft(
     if random_weights is None:
         check_rate(str(model), base.sample_rate, network.sample_rate)
     refuse_unused(train_config, settings, (), "fine-tuning")
+    if train_config.head == "batchnorm" and train_config.accumulate > 1:
+        raise ConfigError("head=batchnorm normalises over the whole batch, which accumulate cuts up; leave it out.")
     manifest = read_data(data).hearing(network.channel)
     labels = read_labels(manifest, label, task)
     detects = labels.task == "detection"
@@ -213,6 +226,7 @@ def draft(
         fold=available[-1],
         seed=seed,
         weights_seed=random_weights,
+        teacher=resolve_teacher(teacher, train_config),
     )
     return common, available
 
@@ -313,21 +327,29 @@ def build(plan: FinetunePlan) -> Classifier | Detector:
                 mask_time=t.mask_time,
                 collar=t.collar,
             )
-        return Classifier(
+        kind = DistilledClassifier if plan.teacher else Classifier
+        classifier = kind(
             encoder,
             plan.classes,
             task=plan.labels.task,
             loss=None if t.loss == "auto" else t.loss,
             head=t.head,
+            head_layers=t.head_layers,
             mask_freq=t.mask_freq,
             mask_time=t.mask_time,
             noise=t.noise,
             label_smoothing=t.label_smoothing,
+            mixing=SpectrogramMixing(t.mixup if t.mix_spectrograms else 0.0, t.mixup_alpha, t.resize_crop),
+            freeze=t.freeze,
         )
+        if isinstance(classifier, DistilledClassifier) and plan.teacher:
+            classifier.distillation = taught_by(plan.teacher, t)
+            classifier.distillation.check(classifier)
+        return classifier
 
 
 def build_loader(plan: FinetunePlan, workers: int = 0, group: Group | None = None) -> Loader:
-    """A random crop of every training clip once per epoch, or of clips drawn by their labels, with its target.
+    """A crop of every training clip once per epoch, or of clips drawn by their labels, with its target.
 
     Of each batch, the rows of this process of `group`.
     """
@@ -346,7 +368,10 @@ def build_loader(plan: FinetunePlan, workers: int = 0, group: Group | None = Non
         seed=plan.seed,
         targets=targets,
         events=[labels.events[i] for i in plan.fold.train] if detects else None,
-        mixup=plan.train.mixup,
+        mixup=0.0 if plan.train.mix_spectrograms else plan.train.mixup,
+        mixup_alpha=plan.train.mixup_alpha,
+        partners=int(plan.train.mix_spectrograms and plan.train.mixup > 0),
+        central=plan.train.crop == "central",
         weights=weights,
         workers=workers,
         share=(group.rank, group.size),

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from auricle.audio.augment import ResizeCrop, mix_log
+from auricle.audio.augment import ResizeCrop, mix_aligned
 from auricle.data.batch import Batch, Stream
 from auricle.methods.atst.model import ATSTEncoder
 
@@ -62,12 +61,3 @@ def changed(view: View, others: View | None, most: float, resize: ResizeCrop, ba
             own = mix_aligned(own, others.features[row, : int(others.frames[row])], share, rng)
         result[row, :frames] = resize.apply(own, resize.draw(frames, own.shape[1], rng))
     return View(result, view.frames)
-
-
-def mix_aligned(own: Tensor, other: Tensor, share: float, rng: np.random.Generator) -> Tensor:
-    """`own` [T, F] with `share` of `other` [T', F] in it, over as many frames as both have, placed at random."""
-    shared = min(len(own), len(other))
-    at, begin = int(rng.integers(len(own) - shared + 1)), int(rng.integers(len(other) - shared + 1))
-    mixed = own.clone()
-    mixed[at : at + shared] = mix_log(own[at : at + shared], other[begin : begin + shared], 1 - share)
-    return mixed
