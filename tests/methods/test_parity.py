@@ -14,10 +14,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from auricle.errors import DataError
-from auricle.interop import parity_ssamba, parity_ssast
+from auricle.interop import parity_atst, parity_ssamba, parity_ssast
 from auricle.interop.parity import CaseResult, families, find_cases, run_case
 
-FAMILIES = {**parity_ssast.FAMILIES, **parity_ssamba.FAMILIES}
+FAMILIES = {**parity_ssast.FAMILIES, **parity_ssamba.FAMILIES, **parity_atst.FAMILIES}
 
 
 def failures(result: CaseResult) -> list[str]:
@@ -113,6 +113,20 @@ def test_a_wrong_head_fails_its_logits_and_nothing_else(case: Path, tmp_path: Pa
     assert {row.name for row in result.rows if not row.passed} == logits
 
 
+@each_case(cases_of("clip_pretrain_step", "atst") + cases_of("frame_pretrain_step", "atst"))
+def test_every_weight_of_teacher_and_student_matters(case: Path, tmp_path: Path) -> None:
+    # Statistics of earlier batches do not matter to a step, and ATST-Clip has no use for its mask token.
+    unused = re.compile(r"running_|num_batches|" + ("mask_embed" if "clip" in case.name else "^$"))
+    for name in load_file(case / "weights.safetensors"):
+        if re.search(r"blocks\.1", name) or unused.search(name):
+            continue
+
+        def change(n: str, x: Tensor, hit: str = name) -> Tensor:
+            return nudge(x) if n == hit else x
+
+        assert not run_case(altered(case, tmp_path / name, "weights.safetensors", change)).passed, name
+
+
 @each_case([case for case in goldens.CASES if computes(case) in FAMILIES])
 def test_a_wrong_input_fails_the_case(case: Path, tmp_path: Path) -> None:
     # Given twice, the draws say the same; a scan of one step begins at zero, so nothing decays.
@@ -122,6 +136,9 @@ def test_a_wrong_input_fails_the_case(case: Path, tmp_path: Path) -> None:
         def change(n: str, x: Tensor, hit: str = name) -> Tensor:
             if n != hit:
                 return x
+            if n.startswith("length"):
+                # By more than a patch.
+                return x - 16
             return nudge(x) + 0.01 if x.is_floating_point() else (x + 1 if x.ndim == 0 else x.roll(1, dims=-1) + 1)
 
         result = run_case(altered(case, tmp_path / name, "io.safetensors", change))
