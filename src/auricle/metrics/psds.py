@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from auricle.errors import ConfigError, DataError
-from auricle.metrics._checks import Floats, float_array, mean_of_defined
+from auricle.metrics._checks import Floats, float_array
 from auricle.metrics.event_matching import Criteria, Files, event_table, intersections, spans_of
 from auricle.metrics.frames import FrameScores
 from auricle.metrics.intervals import Interval, bootstrap_table
@@ -164,11 +164,6 @@ class PSDS:
             return {"psds": self.score(np.bincount(chosen, minlength=len(self.seconds)).astype(np.float64)).value}
 
         return bootstrap_table(statistics, len(self.seconds), n=drawn, level=level, seed=seed)["psds"], drawn
-
-
-def mean_class_score(score: PSDSScore) -> float:
-    """Mean over the classes that occur of their own scores: PSDS without a penalty for differences between them."""
-    return mean_of_defined(score.per_class)
 
 
 def _area(rates: Floats, found: Floats, limit: float) -> float:
