@@ -6,11 +6,10 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, library
+from torch import Tensor
 
 from auricle.errors import ConfigError
-from auricle.kernels import causal_conv1d, reference
-from auricle.kernels.convolution import _convolution
+from auricle.kernels import bidirectional_conv1d, causal_conv1d, reference
 
 
 def gradients(convolve: Any, x: Tensor, weight: Tensor, bias: Tensor | None, **options: Any) -> list[Tensor]:
@@ -37,11 +36,20 @@ def test_native_equals_the_reference(shape: tuple[int, int, int, int], silu: boo
             torch.testing.assert_close(found.double(), value, rtol=1e-5, atol=1e-5)
 
 
-def test_the_operator_is_well_behaved() -> None:
-    x, weight, bias = torch.randn(1, 6, 9), torch.randn(6, 4), torch.randn(6)
-    for t in (x, weight, bias):
-        t.requires_grad_()
-    library.opcheck(_convolution, (x, weight, bias, torch.tensor([7]), True, False))
+def test_both_directions_in_one_call_are_two_convolutions() -> None:
+    rng = torch.Generator().manual_seed(2)
+    x = torch.randn(2, 70, 9, generator=rng).transpose(1, 2)
+    weight, bias = torch.randn(2, 9, 4, generator=rng), torch.randn(2, 9, generator=rng)
+    lengths = torch.tensor([70, 66])
+
+    def two_calls(x: Tensor, weight: Tensor, bias: Tensor, silu: bool) -> Tensor:
+        ways = zip(weight, bias, (False, True), strict=True)
+        return torch.stack([reference.causal_conv1d(x, w, b, silu, lengths=lengths, reverse=r) for w, b, r in ways])
+
+    wanted = gradients(two_calls, x.double(), weight.double(), bias.double(), silu=True)
+    found = gradients(bidirectional_conv1d, x, weight, bias, silu=True, lengths=lengths)
+    for value, right in zip(found, wanted, strict=True):
+        torch.testing.assert_close(value.double(), right, rtol=1e-5, atol=1e-5)
 
 
 def test_shapes_that_do_not_fit() -> None:

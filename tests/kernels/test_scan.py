@@ -7,57 +7,17 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, library
+from scan_cases import NAMES, assert_equal, gradients, inputs, truth
+from torch import Tensor
 
 from auricle.errors import ConfigError
-from auricle.kernels import chunked, native, reference, selective_scan
-from auricle.kernels.scan import _scan
+from auricle.kernels import bidirectional_scan, chunked, native, reference, selective_scan
 
-NAMES = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias", "initial_state")
 SETS = ("portable", "avx2", "avx512")
-
-
-def inputs(
-    batch: int, channels: int, states: int, length: int, seed: int = 0, side_by_side: bool = True
-) -> dict[str, Tensor]:
-    """Random arguments; with `side_by_side`, channels are neighbours in memory."""
-    rng = torch.Generator().manual_seed(seed)
-
-    def sequence(width: int) -> Tensor:
-        if side_by_side:
-            return torch.randn(batch, length, width, generator=rng).transpose(1, 2)
-        return torch.randn(batch, width, length, generator=rng)
-
-    return {
-        "u": sequence(channels),
-        "delta": sequence(channels),
-        "A": -4 * torch.rand(channels, states, generator=rng),
-        "B": sequence(states),
-        "C": sequence(states),
-        "D": torch.randn(channels, generator=rng),
-        "z": sequence(channels),
-        "delta_bias": torch.randn(channels, generator=rng),
-        "initial_state": torch.randn(batch, channels, states, generator=rng),
-    }
-
-
-def gradients(scan: Any, given: dict[str, Tensor], **options: Any) -> dict[str, Tensor]:
-    """out, last state and the gradient of everything given, for a fixed random loss."""
-    leaves = {name: x.detach().clone().requires_grad_() for name, x in given.items()}
-    positional = [leaves.get(name) for name in NAMES[:8]]
-    out, last = scan(*positional, True, initial_state=leaves.get("initial_state"), **options)
-    rng = torch.Generator().manual_seed(99)
-    weights = torch.randn(out.shape, generator=rng).to(out.dtype), torch.randn(last.shape, generator=rng).to(last.dtype)
-    found = torch.autograd.grad((out * weights[0]).sum() + (last * weights[1]).sum(), list(leaves.values()))
-    return {"out": out.detach(), "last": last.detach(), **dict(zip(leaves, found, strict=True))}
 
 
 def front_door(*args: Any, **options: Any) -> tuple[Tensor, Tensor]:
     return selective_scan(*args, return_last_state=True, **options)  # type: ignore[return-value]
-
-
-def truth(given: dict[str, Tensor], **options: Any) -> dict[str, Tensor]:
-    return gradients(reference.selective_scan, {name: x.double() for name, x in given.items()}, **options)
 
 
 def plain_torch(*args: Any, **options: Any) -> tuple[Tensor, Tensor]:
@@ -76,12 +36,6 @@ def instruction_set(request: pytest.FixtureRequest) -> Iterator[str]:
         native.set_instruction_set("")
     yield request.param
     native.set_instruction_set("")
-
-
-def assert_equal(found: dict[str, Tensor], wanted: dict[str, Tensor], share: float = 3e-6) -> None:
-    for name, value in wanted.items():
-        worst = float((found[name].double() - value.double()).abs().max())
-        assert worst <= share * max(1.0, float(value.abs().max())), f"{name}: {worst}"
 
 
 SHAPES = [(2, 37, 16, 131), (1, 64, 16, 64), (3, 9, 5, 1), (2, 130, 16, 67), (1, 3, 1, 200)]
@@ -151,6 +105,54 @@ def test_a_padded_row_equals_the_clip_alone(instruction_set: str) -> None:
             assert not whole["u"][row, :, length:].any()
 
 
+def both_ways(seed: int = 0, **changes: Tensor) -> dict[str, Tensor]:
+    """Arguments of two scans that share z, the second dimension of everything else being its own."""
+    one, two = inputs(3, 37, 16, 67, seed), inputs(3, 37, 16, 67, seed + 1)
+    stacked = {name: x if name == "z" else torch.stack([x, two[name]]) for name, x in one.items()}
+    del stacked["initial_state"]
+    return stacked | changes
+
+
+@pytest.mark.parametrize("absent", [(), ("z",), NAMES[5:]])
+def test_both_directions_in_one_call_are_two_scans(instruction_set: str, absent: tuple[str, ...]) -> None:
+    given = {name: x for name, x in both_ways().items() if name not in absent}
+    lengths = torch.tensor([67, 1, 64])
+
+    def one_call(*tensors: Any) -> tuple[Tensor, Tensor]:
+        out = bidirectional_scan(*tensors[:8], True, lengths=lengths)
+        return out, out.new_zeros(1)
+
+    def two_calls(*tensors: Any) -> tuple[Tensor, Tensor]:
+        out = 0
+        for k, reverse in ((0, False), (1, True)):
+            parts = [x if x is None or index == NAMES.index("z") else x[k] for index, x in enumerate(tensors[:8])]
+            out = out + reference.selective_scan(*parts, True, lengths=lengths, reverse=reverse)[0]
+        return out, out.new_zeros(1)  # type: ignore[attr-defined]
+
+    def collected(scan: Any, values: dict[str, Tensor]) -> dict[str, Tensor]:
+        return gradients(lambda *tensors, initial_state: scan(*tensors), values)
+
+    wanted = collected(two_calls, {name: x.double() for name, x in given.items()})
+    assert_equal(collected(one_call, given), wanted)
+
+
+def test_float64_in_both_directions_stays_float64() -> None:
+    given = {name: x.double() for name, x in both_ways().items()}
+    out = bidirectional_scan(*[given[name] for name in NAMES[:8]], True)
+    assert out.dtype == torch.float64
+    torch.testing.assert_close(
+        bidirectional_scan(*[given[name].float() for name in NAMES[:8]], True).double(), out, rtol=1e-4, atol=1e-4
+    )
+
+
+@pytest.mark.parametrize("name", ["u", "A", "B", "D", "z"])
+def test_shapes_of_two_directions_that_do_not_fit(name: str) -> None:
+    given = both_ways()
+    given[name] = given[name][..., :-1]
+    with pytest.raises(ConfigError, match=name):
+        bidirectional_scan(*[given[n] for n in NAMES[:8]], True)
+
+
 def test_a_state_carried_from_piece_to_piece_equals_one_scan() -> None:
     given = inputs(2, 16, 16, 101)
     whole, last = front_door(*[given[n] for n in NAMES[:8]], True, initial_state=given["initial_state"])
@@ -194,13 +196,6 @@ def test_half_precision_in_and_out(dtype: torch.dtype) -> None:
     assert out.dtype == dtype
     assert last.dtype == torch.float32
     torch.testing.assert_close(out, wanted.to(dtype))
-
-
-def test_the_operator_is_well_behaved() -> None:
-    given = inputs(1, 6, 4, 9)
-    arguments = [given[n].requires_grad_() for n in NAMES]
-    library.opcheck(_scan, (*arguments, torch.tensor([7]), True, False))
-    library.opcheck(_scan, (*arguments[:5], None, None, None, None, None, True, True))
 
 
 @pytest.mark.parametrize(

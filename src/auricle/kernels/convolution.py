@@ -1,15 +1,20 @@
 """The causal depthwise convolution of Mamba, with SiLU behind it or without.
 
-B batch, E channels, L steps, W taps.
+K filters in one call, B batch, E channels, L steps, W taps.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from types import ModuleType
 
 import torch
 from torch import Tensor, library
 
 from auricle.errors import ConfigError
-from auricle.kernels import native, reference
+from auricle.kernels import convolution_native, reference
+from auricle.kernels.backends import backend
+from auricle.kernels.layout import room
 
 MAX_TAPS = 16
 
@@ -36,55 +41,72 @@ def causal_conv1d(
     Raises:
         ConfigError: shapes that do not fit each other.
     """
-    if x.ndim != 3 or weight.ndim != 2 or weight.shape[0] != x.shape[1]:
-        raise ConfigError(f"x must be [B, E, L] and weight [E, W], got {tuple(x.shape)} and {tuple(weight.shape)}.")
-    if x.device.type != "cpu" or x.dtype == torch.float64 or weight.shape[1] > MAX_TAPS or native.kernels() is None:
-        return reference.causal_conv1d(x, weight, bias, silu, lengths=lengths, reverse=reverse)
-    with torch.autocast("cpu", enabled=False):
-        out = _convolution(x.float(), weight.float(), None if bias is None else bias.float(), lengths, silu, reverse)
-    return out.to(x.dtype)
+    return _convolve(x, weight[None], None if bias is None else bias[None], silu, lengths, (reverse,))[0]
 
 
-@library.custom_op("auricle::causal_conv1d", mutates_args=(), device_types="cpu")
-def _convolution(
-    x: Tensor, weight: Tensor, bias: Tensor | None, lengths: Tensor | None, silu: bool, reverse: bool
+def bidirectional_conv1d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    silu: bool = False,
+    *,
+    lengths: Tensor | None = None,
+    reverse: bool = False,
 ) -> Tensor:
-    struct, alive = _problem(x, weight, bias, lengths, silu, reverse)
-    out = torch.empty_like(x)
-    struct.out = native.strided(out)
-    native.run("convolution_forward", [struct])
-    del alive
-    return out
+    """Both directions in one call: `weight` [2, E, W] and `bias` [2, E] hold those of the first, which sees what is
+    before a step, and of the second, which sees what is after it; with `reverse`, the other way round.
+
+    Returns:
+        [2, B, E, L] in the type of `x` [B, E, L].
+
+    Raises:
+        ConfigError: shapes that do not fit each other.
+    """
+    return _convolve(x, weight, bias, silu, lengths, (reverse, not reverse))
+
+
+def _convolve(
+    x: Tensor, weight: Tensor, bias: Tensor | None, silu: bool, lengths: Tensor | None, reverse: Sequence[bool]
+) -> Tensor:
+    if x.ndim != 3 or weight.ndim != 3 or weight.shape[:2] != (len(reverse), x.shape[1]):
+        raise ConfigError(
+            f"x must be [B, E, L] and weight [E, W], for both directions [2, E, W]; got {tuple(x.shape)} and "
+            f"{tuple(weight.shape)}."
+        )
+    if x.dtype != torch.float64 and weight.shape[-1] <= MAX_TAPS and backend(x.device.type) != "torch":
+        return _convolution(x, weight, bias, lengths, silu, list(reverse))
+    offsets = [None] * len(reverse) if bias is None else list(bias)
+    each = [
+        reference.causal_conv1d(x, taps, offset, silu, lengths=lengths, reverse=backward)
+        for taps, offset, backward in zip(weight, offsets, reverse, strict=True)
+    ]
+    return torch.stack(each)
+
+
+@library.custom_op("auricle::causal_conv1d", mutates_args=(), device_types=("cpu", "cuda"))
+def _convolution(
+    x: Tensor, weight: Tensor, bias: Tensor | None, lengths: Tensor | None, silu: bool, reverse: Sequence[bool]
+) -> Tensor:
+    return _kernels(x).forward(x, weight, bias, lengths, silu, reverse).to(x.dtype)
+
+
+def _kernels(x: Tensor) -> ModuleType:
+    """The module that computes: it has `forward` and `backward`."""
+    if backend(x.device.type) == "triton":
+        from auricle.kernels import convolution_triton
+
+        return convolution_triton
+    return convolution_native
 
 
 @_convolution.register_fake
-def _(x: Tensor, *rest: object) -> Tensor:
-    return torch.empty_like(x)
+def _(
+    x: Tensor, weight: Tensor, bias: Tensor | None, lengths: Tensor | None, silu: bool, reverse: Sequence[bool]
+) -> Tensor:
+    return room(x.expand(len(reverse), *x.shape), x.dtype)
 
 
-def _problem(
-    x: Tensor, weight: Tensor, bias: Tensor | None, lengths: Tensor | None, silu: bool, reverse: bool
-) -> tuple[native.Convolution, tuple[Tensor | None, ...]]:
-    """The C structure, and the tensors that must live as long as it."""
-    taps = weight.contiguous()
-    offset = None if bias is None else bias.contiguous()
-    valid = None if lengths is None else lengths.clamp(0, x.shape[2]).to(torch.int64).contiguous()
-    struct = native.Convolution(
-        batch=x.shape[0],
-        channels=x.shape[1],
-        length=x.shape[2],
-        width=weight.shape[1],
-        silu=silu,
-        reverse=reverse,
-        x=native.strided(x),
-        weight=native.pointer(taps),
-        bias=native.pointer(offset),
-        lengths=native.integers(valid),
-    )
-    return struct, (x, taps, offset, valid)
-
-
-@library.custom_op("auricle::causal_conv1d_backward", mutates_args=(), device_types="cpu")
+@library.custom_op("auricle::causal_conv1d_backward", mutates_args=(), device_types=("cpu", "cuda"))
 def _convolution_backward(
     out_grad: Tensor,
     x: Tensor,
@@ -92,21 +114,17 @@ def _convolution_backward(
     bias: Tensor | None,
     lengths: Tensor | None,
     silu: bool,
-    reverse: bool,
+    reverse: Sequence[bool],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    struct, alive = _problem(x, weight, bias, lengths, silu, reverse)
-    x_grad = torch.empty_like(x)
-    weight_grad, bias_grad = x.new_empty(x.shape[0], *weight.shape), x.new_empty(x.shape[0], x.shape[1])
-    struct.out_grad, struct.x_grad = native.strided(out_grad), native.strided(x_grad)
-    struct.weight_grad, struct.bias_grad = native.pointer(weight_grad), native.pointer(bias_grad)
-    native.run("convolution_backward", [struct])
-    del alive
-    return x_grad, weight_grad.sum(0), bias_grad.sum(0)
+    """Gradients of x, weight and bias (as if there were one)."""
+    x_grad, weight_grad, bias_grad = _kernels(x).backward(out_grad, x, weight, bias, lengths, silu, reverse)
+    return x_grad.to(x.dtype), weight_grad.to(weight.dtype), bias_grad.to(weight.dtype if bias is None else bias.dtype)
 
 
 @_convolution_backward.register_fake
-def _(out_grad: Tensor, x: Tensor, weight: Tensor, *rest: object) -> tuple[Tensor, Tensor, Tensor]:
-    return torch.empty_like(x), torch.empty_like(weight), weight.new_empty(weight.shape[0])
+def _(out_grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, *rest: object) -> tuple[Tensor, Tensor, Tensor]:
+    taps = torch.empty_like(weight, memory_format=torch.contiguous_format)
+    return room(x, x.dtype), taps, (weight if bias is None else bias).new_empty(weight.shape[:2])
 
 
 def _remember(ctx: torch.autograd.function.FunctionCtx, inputs: tuple, output: Tensor) -> None:

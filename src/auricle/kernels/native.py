@@ -83,13 +83,13 @@ def kernels() -> ctypes.CDLL | None:
 
 
 def instruction_set() -> str:
-    """What the kernels use: "avx512", "avx2", "portable", or "" without a library."""
+    """What the kernels use: "avx512", "avx2", "neon", "portable", or "" without a library."""
     loaded = kernels()
     return loaded.auricle_isa().decode() if loaded else ""
 
 
 def set_instruction_set(name: str) -> None:
-    """Use "avx512", "avx2" or "portable"; "" for the best that this processor has.
+    """Use "avx512", "avx2", "neon" or "portable"; "" for the best that this processor has.
 
     Raises:
         ConfigError: this processor or build lacks it.
@@ -101,7 +101,7 @@ def set_instruction_set(name: str) -> None:
 
 def _set_isa(loaded: ctypes.CDLL, name: str) -> None:
     if loaded.auricle_set_isa(name.encode()):
-        raise ConfigError(f"the kernels have no '{name}' on this processor; choose avx512, avx2 or portable.")
+        raise ConfigError(f"the kernels have no '{name}' on this processor; choose avx512, avx2, neon or portable.")
 
 
 def run(name: str, problems: list[Any]) -> None:
@@ -127,3 +127,8 @@ def pointer(x: Tensor | None) -> Any:
 def integers(x: Tensor | None) -> Any:
     """Where a contiguous int64 tensor begins."""
     return None if x is None else ctypes.cast(x.data_ptr(), POINTER(c_int64))
+
+
+def steps(lengths: Tensor | None, length: int) -> Tensor | None:
+    """Valid steps as the kernels take them: int64, between 0 and `length`."""
+    return None if lengths is None else lengths.clamp(0, length).to(torch.int64).contiguous()

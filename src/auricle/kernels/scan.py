@@ -1,19 +1,20 @@
-"""The selective scan of Mamba: one front door, and the torch operator behind which the C++ kernel works.
+"""The selective scan of Mamba: the front doors, and the torch operator behind which the fast kernels work.
 
-B batch, E channels, S states, L steps, G groups.
+K scans in one call, B batch, E channels, S states, L steps, G groups.
 """
 
 from __future__ import annotations
 
-import functools
-import warnings
 from collections.abc import Mapping, Sequence
+from types import ModuleType
 
 import torch
 from torch import Tensor, library
 
 from auricle.errors import ConfigError
-from auricle.kernels import chunked, native, reference
+from auricle.kernels import chunked, reference, scan_native
+from auricle.kernels.backends import backend
+from auricle.kernels.layout import room
 
 MAX_STATES = 256
 
@@ -61,27 +62,82 @@ def selective_scan(
     if u.dtype == torch.float64 or B.ndim != 3 or C.ndim != 3:
         arguments = (u, delta, A, B, C, D, z, delta_bias, delta_softplus)
         out, last = reference.selective_scan(*arguments, initial_state=initial_state, lengths=lengths, reverse=reverse)
-        return (out, last) if return_last_state else out
-    with torch.autocast(u.device.type, enabled=False):
-        tensors = [None if x is None else x.float() for x in (u, delta, A, B, C, D, z, delta_bias, initial_state)]
-        if u.device.type == "cpu" and A.shape[1] <= MAX_STATES and native.kernels() is not None:
-            out, last, _ = _scan(*tensors, lengths, delta_softplus, reverse)
-        else:
-            if u.device.type == "cpu":
-                _notice()
-            *most, start = tensors
-            out, last = chunked.selective_scan(*most, delta_softplus, start, lengths, reverse)  # type: ignore
-    out = out.to(u.dtype)
+    else:
+        each = [None if x is None else x[None] for x in (u, delta, A, B, C, D)]
+        more = [None if x is None else x[None] for x in (delta_bias, initial_state)]
+        out, lasts = _scans([*each, z, *more], lengths, delta_softplus, (reverse,))
+        last = lasts[0]
     return (out, last) if return_last_state else out
 
 
-@functools.cache
-def _notice() -> None:
-    warnings.warn(
-        "auricle was installed without its C++ kernels, so scans run in plain torch, several times slower; "
-        "install a C++ compiler and reinstall auricle.",
-        stacklevel=3,
-    )
+def bidirectional_scan(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None = None,
+    z: Tensor | None = None,
+    delta_bias: Tensor | None = None,
+    delta_softplus: bool = False,
+    *,
+    lengths: Tensor | None = None,
+    reverse: bool = False,
+) -> Tensor:
+    """The sum of two selective scans in one call: the first from the start, the second from each row's last valid step.
+
+    Args:
+        u, delta: [2, B, E, L]; A: [2, E, S]; B, C: [2, B, S, L]; D, delta_bias: [2, E]: of each direction.
+        z: [B, E, L]; lengths: [B]: of both.
+        reverse: the first scans from the end, the second from the start.
+
+    Returns:
+        [B, E, L] in the type of `u`.
+
+    Raises:
+        ConfigError: shapes that do not fit each other.
+    """
+    per_direction = {"u": u, "delta": delta, "A": A, "B": B, "C": C, "D": D, "delta_bias": delta_bias}
+    for name, x in per_direction.items():
+        if x is not None and (x.ndim == 0 or len(x) != 2):
+            raise ConfigError(f"{name} must hold two directions in its first dimension, got {tuple(x.shape)}.")
+    if B.ndim != 4 or C.ndim != 4:
+        raise ConfigError("B and C of two directions must be [2, B, S, L].")
+    others = {"delta": delta[0], "D": None if D is None else D[0], "z": z, "lengths": lengths}
+    others["delta_bias"] = None if delta_bias is None else delta_bias[0]
+    _check(u[0], A[0], {"B": B[0], "C": C[0]}, others)
+    ways = (reverse, not reverse)
+    if u.dtype == torch.float64:
+        found = []
+        for k, backward in enumerate(ways):
+            first = (u[k], delta[k], A[k], B[k], C[k], None if D is None else D[k], z)
+            bias = None if delta_bias is None else delta_bias[k]
+            options = {"lengths": lengths, "reverse": backward}
+            found.append(reference.selective_scan(*first, bias, delta_softplus, **options)[0])  # type: ignore[arg-type]
+        return found[0] + found[1]
+    return _scans([u, delta, A, B, C, D, z, delta_bias, None], lengths, delta_softplus, ways)[0]
+
+
+def _scans(
+    tensors: scan_native.Tensors, lengths: Tensor | None, softplus: bool, reverse: Sequence[bool]
+) -> tuple[Tensor, Tensor]:
+    """The sum of the scans [B, E, L] and their last states [K, B, E, S], by the fastest kernels at hand."""
+    u, A = tensors[0], tensors[2]
+    assert u is not None
+    assert A is not None
+    if backend(u.device.type) != "torch" and A.shape[-1] <= MAX_STATES:
+        keep = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)
+        out, last, _ = _scan(*tensors, lengths, softplus, list(reverse), keep)
+        return out, last
+    outs, lasts = [], []
+    with torch.autocast(u.device.type, enabled=False):
+        whole = [None if x is None else x.float() for x in tensors]
+        for k, backward in enumerate(reverse):
+            parts = [x if x is None or index == scan_native.Z else x[k] for index, x in enumerate(whole)]
+            out, last = chunked.selective_scan(*parts[:8], softplus, parts[8], lengths, backward)  # type: ignore
+            outs.append(out)
+            lasts.append(last)
+    return sum(outs[1:], outs[0]).to(u.dtype), torch.stack(lasts)
 
 
 def _check(u: Tensor, A: Tensor, maps: Mapping[str, Tensor], others: Mapping[str, Tensor | None]) -> None:
@@ -111,11 +167,12 @@ def _check(u: Tensor, A: Tensor, maps: Mapping[str, Tensor], others: Mapping[str
             )
 
 
-# The operator. Its third output holds the states before each chunk, from which the backward pass computes again what it
-# needs: S / CHUNK as much memory as u, whatever the length.
+# The operator, for K scans whose outputs are added: u and delta [K, B, E, L], A [K, E, S], B and C [K, B, S, L], D and
+# delta_bias [K, E], z [B, E, L], initial_state [K, B, E, S]. Its third output, with `keep`, holds the states before
+# each chunk, from which the backward pass computes again what it needs: S / 64 as much memory as u.
 
 
-@library.custom_op("auricle::selective_scan", mutates_args=(), device_types="cpu")
+@library.custom_op("auricle::selective_scan", mutates_args=(), device_types=("cpu", "cuda"))
 def _scan(
     u: Tensor,
     delta: Tensor,
@@ -128,65 +185,30 @@ def _scan(
     initial_state: Tensor | None,
     lengths: Tensor | None,
     softplus: bool,
-    reverse: bool,
+    reverse: Sequence[bool],
+    keep: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    struct, alive = _problem((u, delta, A, B, C, D, z, delta_bias, initial_state), lengths, softplus, reverse)
-    out, last, saved = _outputs(u, A)
-    struct.out, struct.last, struct.saved = native.strided(out), native.pointer(last), native.pointer(saved)
-    native.run("scan_forward", [struct])
-    del alive
-    return out, last, saved
+    tensors = (u, delta, A, B, C, D, z, delta_bias, initial_state)
+    out, last, saved = _kernels(u).forward(tensors, lengths, softplus, reverse, keep)
+    return out.to(u.dtype), last, saved
+
+
+def _kernels(u: Tensor) -> ModuleType:
+    """The module that computes: it has `forward` and `backward`."""
+    if backend(u.device.type) == "triton":
+        # Not at the top: importing triton takes a second, and a CPU has no use for it.
+        from auricle.kernels import scan_triton
+
+        return scan_triton
+    return scan_native
 
 
 @_scan.register_fake
 def _(u: Tensor, delta: Tensor, A: Tensor, *rest: object) -> tuple[Tensor, Tensor, Tensor]:
-    return _outputs(u, A)
+    return (room(u[0], u.dtype), *scan_native.states_like(u, A, bool(rest[-1])))
 
 
-def _outputs(u: Tensor, A: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    batch, channels, length = u.shape
-    chunks = (length + native.CHUNK - 1) // native.CHUNK
-    return (
-        torch.empty_like(u),
-        u.new_empty(batch, channels, A.shape[1]),
-        u.new_empty(batch, chunks, channels, A.shape[1]),
-    )
-
-
-def _problem(
-    tensors: Sequence[Tensor | None], lengths: Tensor | None, softplus: bool, reverse: bool
-) -> tuple[native.Scan, tuple[Tensor | None, ...]]:
-    """The C structure of a scan, and the tensors that must live as long as it.
-
-    `tensors` are u, delta, A, B, C, D, z, delta_bias and the initial state.
-    """
-    u, delta, A, B, C, D, z, delta_bias, initial_state = tensors
-    assert u is not None
-    assert A is not None
-    rates, skip, bias, start = (None if x is None else x.contiguous() for x in (A, D, delta_bias, initial_state))
-    valid = None if lengths is None else lengths.clamp(0, u.shape[2]).to(torch.int64).contiguous()
-    struct = native.Scan(
-        batch=u.shape[0],
-        channels=u.shape[1],
-        states=A.shape[1],
-        length=u.shape[2],
-        softplus=softplus,
-        reverse=reverse,
-        u=native.strided(u),
-        delta=native.strided(delta),
-        z=native.strided(z),
-        b=native.strided(B),
-        c=native.strided(C),
-        a=native.pointer(rates),
-        skip=native.pointer(skip),
-        bias=native.pointer(bias),
-        initial=native.pointer(start),
-        lengths=native.integers(valid),
-    )
-    return struct, (u, delta, B, C, z, rates, skip, bias, start, valid)
-
-
-@library.custom_op("auricle::selective_scan_backward", mutates_args=(), device_types="cpu")
+@library.custom_op("auricle::selective_scan_backward", mutates_args=(), device_types=("cpu", "cuda"))
 def _scan_backward(
     out_grad: Tensor,
     last_grad: Tensor,
@@ -199,87 +221,46 @@ def _scan_backward(
     D: Tensor | None,
     z: Tensor | None,
     delta_bias: Tensor | None,
+    initial_state: Tensor | None,
     lengths: Tensor | None,
     softplus: bool,
-    reverse: bool,
+    reverse: Sequence[bool],
 ) -> list[Tensor]:
-    """Gradients of u, delta, A, B, C, D, z (empty without z), delta_bias and the initial state."""
-    struct, alive = _problem((u, delta, A, B, C, D, z, delta_bias, None), lengths, softplus, reverse)
-    (batch, channels, length), states = u.shape, A.shape[1]
-    blocks = (channels + native.BLOCK - 1) // native.BLOCK
-    last_grad = last_grad.contiguous()
-    grads = {"u_grad": torch.empty_like(u), "delta_grad": torch.empty_like(delta)}
-    grads["z_grad"] = u.new_empty(0) if z is None else torch.empty_like(z)
-    parts = {name: u.new_empty(blocks, batch, length, states) for name in ("b_grad", "c_grad")}
-    parts |= {name: u.new_empty(batch, channels, states) for name in ("a_grad", "initial_grad")}
-    parts |= {name: u.new_empty(batch, channels) for name in ("skip_grad", "bias_grad")}
-    struct.saved, struct.out_grad, struct.last_grad = (
-        native.pointer(saved),
-        native.strided(out_grad),
-        native.pointer(last_grad),
-    )
-    for name, tensor in grads.items():
-        setattr(struct, name, native.strided(tensor if tensor.ndim == 3 else None))
-    for name, tensor in parts.items():
-        setattr(struct, name, native.pointer(tensor))
-    native.run("scan_backward", [struct])
-    del alive
+    """Gradients of u, delta, A, B, C, D, z, delta_bias and the initial state; those of what is absent are empty."""
+    tensors = (u, delta, A, B, C, D, z, delta_bias, initial_state)
+    found = _kernels(u).backward(out_grad, last_grad, saved, tensors, lengths, softplus, reverse)
     return [
-        grads["u_grad"],
-        grads["delta_grad"],
-        parts["a_grad"].sum(0),
-        parts["b_grad"].sum(0).transpose(1, 2),
-        parts["c_grad"].sum(0).transpose(1, 2),
-        parts["skip_grad"].sum(0),
-        grads["z_grad"],
-        parts["bias_grad"].sum(0),
-        parts["initial_grad"],
+        u.new_empty(0) if given is None else gradient.to(given.dtype)
+        for given, gradient in zip(tensors, found, strict=True)
     ]
 
 
 @_scan_backward.register_fake
-def _(
-    out_grad: Tensor,
-    last_grad: Tensor,
-    saved: Tensor,
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    z: Tensor | None,
-    *rest: object,
-) -> list[Tensor]:
-    (batch, channels, length), states = u.shape, A.shape[1]
-    per_step = u.new_empty(batch, length, states).transpose(1, 2)
-    return [
-        torch.empty_like(u),
-        torch.empty_like(delta),
-        u.new_empty(channels, states),
-        per_step,
-        torch.empty_like(per_step),
-        u.new_empty(channels),
-        u.new_empty(0) if z is None else torch.empty_like(z),
-        u.new_empty(channels),
-        u.new_empty(batch, channels, states),
-    ]
+def _(out_grad: Tensor, last_grad: Tensor, saved: Tensor, u: Tensor, *rest: Tensor | None) -> list[Tensor]:
+    def like(given: Tensor | None) -> Tensor:
+        return u.new_empty(0) if given is None else torch.empty_like(given, memory_format=torch.contiguous_format)
+
+    delta, A, B, C, D, z, delta_bias, initial_state = rest[:8]
+    assert delta is not None
+    assert B is not None
+    assert C is not None
+    along = [room(u, u.dtype), room(u, delta.dtype)]
+    maps = [x.new_empty(*x.shape[:2], x.shape[3], x.shape[2]).transpose(2, 3) for x in (B, C)]
+    z_grad = u.new_empty(0) if z is None else room(z, z.dtype)
+    return [*along, like(A), *maps, like(D), z_grad, like(delta_bias), like(initial_state)]
 
 
 def _remember(ctx: torch.autograd.function.FunctionCtx, inputs: tuple, output: tuple) -> None:
-    *tensors, ctx.softplus, ctx.reverse = inputs  # type: ignore[attr-defined]
+    *tensors, ctx.softplus, ctx.reverse, _ = inputs  # type: ignore[attr-defined]
     ctx.save_for_backward(*tensors, output[2])
 
 
 def _differentiate(ctx: torch.autograd.function.FunctionCtx, out_grad: Tensor, last_grad: Tensor, _: Tensor) -> tuple:
-    u, delta, A, B, C, D, z, bias, start, lengths, saved = ctx.saved_tensors  # type: ignore[attr-defined]
+    *tensors, lengths, saved = ctx.saved_tensors  # type: ignore[attr-defined]
     options = ctx.softplus, ctx.reverse  # type: ignore[attr-defined]
-    found = _scan_backward(out_grad, last_grad, saved, u, delta, A, B, C, D, z, bias, lengths, *options)
-    grads: list[Tensor | None] = list(found)
-    for index, given in ((5, D), (6, z), (7, bias), (8, start)):
-        if given is None:
-            grads[index] = None
-    return (*grads, None, None, None)
+    found = _scan_backward(out_grad, last_grad, saved, *tensors, lengths, *options)
+    grads = [None if given is None else gradient for given, gradient in zip(tensors, found, strict=True)]
+    return (*grads, None, None, None, None)
 
 
 _scan.register_autograd(_differentiate, setup_context=_remember)

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from auricle.kernels import causal_conv1d, selective_scan
+from auricle.kernels import bidirectional_conv1d, bidirectional_scan, causal_conv1d, selective_scan
 
 Kind = Literal["v2", "v1", "none"]
 # Step sizes at the start: log-uniform between these, and not below the floor.
@@ -41,14 +41,17 @@ class Direction(nn.Module):
         # The inverse of softplus.
         self.dt_proj.bias.copy_(step + torch.log(-torch.expm1(-step)))
 
-    def selected(self, x: Tensor, lengths: Tensor | None, reverse: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """x [B, E, L] to the scan's u, delta [B, E, L], B and C [B, S, L]: what the input selects."""
-        u = causal_conv1d(x, self.conv.weight[:, 0], self.conv.bias, silu=True, lengths=lengths, reverse=reverse)
-        chosen = self.x_proj(u.transpose(1, 2))
-        r, b, c = chosen.split([self.rank, self.states, self.states], dim=-1)
+    def convolved(self, x: Tensor, lengths: Tensor | None = None, reverse: bool = False) -> Tensor:
+        """x [B, E, L] to the scan's u."""
+        taps = self.conv.weight[:, 0]
+        return causal_conv1d(x, taps, self.conv.bias, silu=True, lengths=lengths, reverse=reverse)
+
+    def selected(self, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """u [B, E, L] to the scan's delta [B, E, L], B and C [B, S, L]: what the input selects."""
+        r, b, c = self.x_proj(u.transpose(1, 2)).split([self.rank, self.states, self.states], dim=-1)
         # The bias of the step size is added in the scan.
         delta = F.linear(r, self.dt_proj.weight)
-        return u, delta.transpose(1, 2), b.transpose(1, 2), c.transpose(1, 2)
+        return delta.transpose(1, 2), b.transpose(1, 2), c.transpose(1, 2)
 
     def rates(self) -> Tensor:
         """A [E, S], negative."""
@@ -85,19 +88,49 @@ class Mamba(nn.Module):
         is as if the valid tokens came in the opposite order, in and out: the directions change places.
         """
         inner, z = (half.transpose(1, 2) for half in self.in_proj(x).chunk(2, dim=-1))
-        ahead = self.forward_direction
-        selected = ahead.selected(inner, lengths, reverse)
-        y = _scan(ahead, selected, ahead.rates(), z, lengths, reverse)
         if self.kind == "v2":
-            back = self.backward_direction
-            selected = back.selected(inner, lengths, not reverse)
-            y = y + _scan(back, selected, back.rates(), z, lengths, not reverse)
-            if self.divide:
-                y = y / 2
-        elif self.kind == "v1":
-            y = y + _scan(ahead, selected, -torch.exp(self.backward_A_log.float()), z, lengths, not reverse)
+            y = self._both(inner, z, lengths, reverse)
+        else:
+            y = self._shared(inner, z, lengths, reverse)
         mixed: Tensor = self.out_proj(y.transpose(1, 2))
-        return mixed
+        # Half of the product is the product of the half, to the last bit, and is smaller.
+        return 0.5 * mixed if self.kind == "v2" and self.divide else mixed
+
+    def _both(self, x: Tensor, z: Tensor, lengths: Tensor | None, reverse: bool) -> Tensor:
+        """Two directions with everything of their own, in one call of each kernel."""
+        sides = self.forward_direction, self.backward_direction
+
+        def both(name: str) -> Tensor:
+            return torch.stack([side.get_parameter(name) for side in sides])
+
+        order = {"lengths": lengths, "reverse": reverse}
+        u = bidirectional_conv1d(x, both("conv.weight")[:, :, 0], both("conv.bias"), silu=True, **order)
+        batch, channels, length = x.shape
+        rank, states = sides[0].rank, sides[0].states
+        chosen = torch.bmm(
+            u.transpose(2, 3).reshape(2, batch * length, channels), both("x_proj.weight").transpose(1, 2)
+        )
+        r, b, c = chosen.split([rank, states, states], dim=-1)
+        delta = torch.bmm(r, both("dt_proj.weight").transpose(1, 2))
+        delta, b, c = (part.view(2, batch, length, -1).transpose(2, 3) for part in (delta, b, c))
+        rates = torch.stack([side.rates() for side in sides])
+        return bidirectional_scan(u, delta, rates, b, c, both("D"), z, both("dt_proj.bias"), True, **order)
+
+    def _shared(self, x: Tensor, z: Tensor, lengths: Tensor | None, reverse: bool) -> Tensor:
+        """One direction, or two that share all but the decay rates."""
+        ahead = self.forward_direction
+        order = {"lengths": lengths, "reverse": reverse}
+        u = ahead.convolved(x, **order)
+        delta, b, c = ahead.selected(u)
+        if self.kind == "none":
+            inputs = u, delta, ahead.rates(), b, c, ahead.D, z, ahead.dt_proj.bias
+            y = selective_scan(*inputs, True, **order)
+            assert isinstance(y, Tensor)
+            return y
+        rates = torch.stack([ahead.rates(), -torch.exp(self.backward_A_log.float())])
+        twice = [part.expand(2, *part.shape) for part in (u, delta, b, c, ahead.D, ahead.dt_proj.bias)]
+        u, delta, b, c, skip, bias = twice
+        return bidirectional_scan(u, delta, rates, b, c, skip, z, bias, True, **order)
 
     def step(self, x: Tensor, state: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """Some more tokens x [B, l, D] of a stream, and what is remembered of those before: the last W - 1 inputs of
@@ -115,23 +148,9 @@ class Mamba(nn.Module):
             zeros = inner.new_zeros(len(x), self.channels, kept)
             state = zeros, x.new_zeros(len(x), self.channels, ahead.states, dtype=torch.float32)
         joined = torch.cat([state[0], inner], dim=2)
-        u, delta, b, c = (part[..., kept:] for part in ahead.selected(joined, None, reverse=False))
+        u = ahead.convolved(joined)[..., kept:]
+        delta, b, c = ahead.selected(u)
         y, last = selective_scan(
             *(u, delta, ahead.rates(), b, c, ahead.D, z, ahead.dt_proj.bias, True, True), initial_state=state[1]
         )
         return self.out_proj(y.transpose(1, 2)), (joined[..., joined.shape[2] - kept :], last)
-
-
-def _scan(
-    direction: Direction,
-    selected: tuple[Tensor, Tensor, Tensor, Tensor],
-    rates: Tensor,
-    z: Tensor,
-    lengths: Tensor | None,
-    reverse: bool,
-) -> Tensor:
-    u, delta, b, c = selected
-    d, bias = direction.D, direction.dt_proj.bias
-    y = selective_scan(u, delta, rates, b, c, d, z, bias, delta_softplus=True, lengths=lengths, reverse=reverse)
-    assert isinstance(y, Tensor)
-    return y

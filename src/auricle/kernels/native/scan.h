@@ -29,7 +29,7 @@ struct Scan {
     const int64_t *lengths;      // [B], optional: valid steps
     StridedOut out;              // [B, E, L]
     float *last;                 // [B, E, S], optional
-    float *saved;                // [B, chunks, E, S], optional: states before each chunk, for the backward pass
+    float *saved;                // [B, chunks, S, E], optional: states before each chunk, for the backward pass
     // Backward.
     Strided out_grad;            // [B, E, L]
     const float *last_grad;      // [B, E, S], optional

@@ -1,0 +1,132 @@
+"""The selective scan by the C++ kernels: tensors in and out.
+
+K scans in one call (the directions of a block), B batch, E channels, S states, L steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from auricle.kernels import native
+from auricle.kernels.layout import add_up, room
+
+# u, delta, A, B, C, D, z, delta_bias and the initial state, as `scan` describes them.
+Tensors = Sequence[Tensor | None]
+Z = 6
+
+
+def forward(
+    tensors: Tensors, lengths: Tensor | None, softplus: bool, reverse: Sequence[bool], keep: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """out [B, E, L], the last states [K, B, E, S] and, with `keep`, those before each chunk [K, B, chunks, S, E]."""
+    u = tensors[0]
+    assert u is not None
+    outs = [room(u[0], torch.float32) for _ in reverse]
+    last, saved = states_like(u, tensors[2], keep)
+    problems, alive = _problems(tensors, lengths, softplus, reverse)
+    for k, problem in enumerate(problems):
+        problem.out, problem.last = native.strided(outs[k]), native.pointer(last[k])
+        problem.saved = native.pointer(saved[k]) if keep else None
+    native.run("scan_forward", problems)
+    del alive
+    return add_up(outs), last, saved
+
+
+def states_like(u: Tensor, A: Tensor | None, keep: bool) -> tuple[Tensor, Tensor]:
+    """Room for the last states [K, B, E, S] and the kept ones [K, B, chunks, S, E], in float32."""
+    assert A is not None
+    scans, batch, channels, length = u.shape
+    chunks = (length + native.CHUNK - 1) // native.CHUNK if keep else 0
+    return (
+        u.new_empty(scans, batch, channels, A.shape[-1], dtype=torch.float32),
+        u.new_empty(scans, batch, chunks, A.shape[-1], channels, dtype=torch.float32),
+    )
+
+
+def _problems(
+    tensors: Tensors, lengths: Tensor | None, softplus: bool, reverse: Sequence[bool]
+) -> tuple[list[native.Scan], list[Tensor | None]]:
+    """The C structures, and the tensors that must live as long as they."""
+    whole = [None if x is None else x.float() for x in tensors]
+    for index in (2, 5, 7, 8):
+        x = whole[index]
+        whole[index] = None if x is None else x.contiguous()
+    assert whole[0] is not None
+    valid = native.steps(lengths, whole[0].shape[-1])
+    problems = []
+    for k, backward in enumerate(reverse):
+        parts = [x if x is None or index == Z else x[k] for index, x in enumerate(whole)]
+        u, delta, A, B, C, D, z, bias, start = parts
+        assert u is not None
+        assert A is not None
+        problems.append(
+            native.Scan(
+                batch=u.shape[0],
+                channels=u.shape[1],
+                states=A.shape[1],
+                length=u.shape[2],
+                softplus=softplus,
+                reverse=backward,
+                u=native.strided(u),
+                delta=native.strided(delta),
+                z=native.strided(z),
+                b=native.strided(B),
+                c=native.strided(C),
+                a=native.pointer(A),
+                skip=native.pointer(D),
+                bias=native.pointer(bias),
+                initial=native.pointer(start),
+                lengths=native.integers(valid),
+            )
+        )
+    return problems, [*whole, valid]
+
+
+def backward(
+    out_grad: Tensor,
+    last_grad: Tensor,
+    saved: Tensor,
+    tensors: Tensors,
+    lengths: Tensor | None,
+    softplus: bool,
+    reverse: Sequence[bool],
+) -> list[Tensor]:
+    """Gradients of `tensors`, in float32; that of an absent z is empty."""
+    u, A, z = tensors[0], tensors[2], tensors[Z]
+    assert u is not None
+    assert A is not None
+    (scans, batch, channels, length), states = u.shape, A.shape[-1]
+    blocks = (channels + native.BLOCK - 1) // native.BLOCK
+    out_grad, last_grad = out_grad.float(), last_grad.contiguous()
+    found = {name: room(u, torch.float32) for name in ("u_grad", "delta_grad")}
+    z_grads = [] if z is None else [room(z, torch.float32) for _ in reverse]
+    shapes = {
+        **dict.fromkeys(("b_grad", "c_grad"), (blocks, batch, length, states)),
+        **dict.fromkeys(("a_grad", "initial_grad"), (batch, channels, states)),
+        **dict.fromkeys(("skip_grad", "bias_grad"), (batch, channels)),
+    }
+    parts = {name: last_grad.new_empty(scans, *shape) for name, shape in shapes.items()}
+    problems, alive = _problems((*tensors[:8], None), lengths, softplus, reverse)
+    for k, problem in enumerate(problems):
+        problem.saved, problem.last_grad = native.pointer(saved[k]), native.pointer(last_grad[k])
+        problem.out_grad = native.strided(out_grad)
+        problem.u_grad, problem.delta_grad = native.strided(found["u_grad"][k]), native.strided(found["delta_grad"][k])
+        problem.z_grad = native.strided(z_grads[k] if z_grads else None)
+        for name, tensor in parts.items():
+            setattr(problem, name, native.pointer(tensor[k]))
+    native.run("scan_backward", problems)
+    del alive
+    return [
+        found["u_grad"],
+        found["delta_grad"],
+        parts["a_grad"].sum(1),
+        parts["b_grad"].sum(1).transpose(2, 3),
+        parts["c_grad"].sum(1).transpose(2, 3),
+        parts["skip_grad"].sum(1),
+        add_up(z_grads) if z_grads else u.new_empty(0),
+        parts["bias_grad"].sum(1),
+        parts["initial_grad"],
+    ]
