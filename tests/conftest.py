@@ -11,6 +11,9 @@ from typing import NamedTuple
 
 # One thread per process, here and in the commands that tests start: they run side by side. Before torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Without a GPU, Triton's kernels run by its interpreter: read when triton is imported, which torch does.
+if not Path("/dev/nvidia0").exists():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 import numpy as np
 import pytest
