@@ -103,8 +103,9 @@ class Mamba(nn.Module):
         def both(name: str) -> Tensor:
             return torch.stack([side.get_parameter(name) for side in sides])
 
-        order = {"lengths": lengths, "reverse": reverse}
-        u = bidirectional_conv1d(x, both("conv.weight")[:, :, 0], both("conv.bias"), silu=True, **order)
+        u = bidirectional_conv1d(
+            x, both("conv.weight")[:, :, 0], both("conv.bias"), silu=True, lengths=lengths, reverse=reverse
+        )
         batch, channels, length = x.shape
         rank, states = sides[0].rank, sides[0].states
         chosen = torch.bmm(
@@ -114,23 +115,24 @@ class Mamba(nn.Module):
         delta = torch.bmm(r, both("dt_proj.weight").transpose(1, 2))
         delta, b, c = (part.view(2, batch, length, -1).transpose(2, 3) for part in (delta, b, c))
         rates = torch.stack([side.rates() for side in sides])
-        return bidirectional_scan(u, delta, rates, b, c, both("D"), z, both("dt_proj.bias"), True, **order)
+        return bidirectional_scan(
+            u, delta, rates, b, c, both("D"), z, both("dt_proj.bias"), True, lengths=lengths, reverse=reverse
+        )
 
     def _shared(self, x: Tensor, z: Tensor, lengths: Tensor | None, reverse: bool) -> Tensor:
         """One direction, or two that share all but the decay rates."""
         ahead = self.forward_direction
-        order = {"lengths": lengths, "reverse": reverse}
-        u = ahead.convolved(x, **order)
+        u = ahead.convolved(x, lengths=lengths, reverse=reverse)
         delta, b, c = ahead.selected(u)
         if self.kind == "none":
             inputs = u, delta, ahead.rates(), b, c, ahead.D, z, ahead.dt_proj.bias
-            y = selective_scan(*inputs, True, **order)
+            y = selective_scan(*inputs, True, lengths=lengths, reverse=reverse)
             assert isinstance(y, Tensor)
             return y
         rates = torch.stack([ahead.rates(), -torch.exp(self.backward_A_log.float())])
         twice = [part.expand(2, *part.shape) for part in (u, delta, b, c, ahead.D, ahead.dt_proj.bias)]
         u, delta, b, c, skip, bias = twice
-        return bidirectional_scan(u, delta, rates, b, c, skip, z, bias, True, **order)
+        return bidirectional_scan(u, delta, rates, b, c, skip, z, bias, True, lengths=lengths, reverse=reverse)
 
     def step(self, x: Tensor, state: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """Some more tokens x [B, l, D] of a stream, and what is remembered of those before: the last W - 1 inputs of
