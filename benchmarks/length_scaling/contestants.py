@@ -61,31 +61,47 @@ def our_ssamba(size: Size, tokens: int) -> nn.Module:
 
 
 def looped_ssamba(size: Size, tokens: int) -> nn.Module:
-    """The same network, its scans and convolutions operation by operation as the official CPU functions compute them.
+    """The same network, its scans and convolutions operation by operation, as the official functions for CPUs do."""
 
-    For the whole process: it replaces what mixers call.
-    """
+    def scan(*tensors: Tensor, reverse: bool) -> Tensor:
+        return reference.selective_scan(*tensors, True, reverse=reverse)[0]  # type: ignore[arg-type]
 
-    def scan(*tensors: Tensor, **options: object) -> Tensor:
-        return reference.selective_scan(*tensors, **options)[0]  # type: ignore[arg-type]
-
-    mamba.selective_scan, mamba.causal_conv1d = scan, reference.causal_conv1d  # type: ignore[assignment]
-    return our_ssamba(size, tokens)
+    return with_kernels(our_ssamba(size, tokens), scan)
 
 
 def mamba_ssm_ssamba(size: Size, tokens: int) -> nn.Module:
     """The same network with the scan of the package mamba_ssm, which needs a GPU of NVIDIA."""
     from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
 
-    def scan(u: Tensor, delta: Tensor, *rest: Tensor, reverse: bool, lengths: None, delta_softplus: bool) -> Tensor:
-        a, b, c, d, z, bias = rest
-        steps = [x.flip(-1) if reverse else x for x in (u, delta, b, c, z)]
-        u, delta, b, c, z = (x.contiguous() for x in steps)
-        y = selective_scan_fn(u, delta, a, b, c, d, z, bias, delta_softplus)
+    def scan(*tensors: Tensor, reverse: bool) -> Tensor:
+        # The package knows one direction; its steps have to be neighbours in memory.
+        u, delta, a, b, c, d, z, bias = (x.flip(-1) if reverse and x.ndim == 3 else x for x in tensors)
+        y = selective_scan_fn(*(x.contiguous() for x in (u, delta, a, b, c, d, z, bias)), True)
         return y.flip(-1) if reverse else y
 
-    mamba.selective_scan = scan  # type: ignore[assignment]
-    return our_ssamba(size, tokens)
+    return with_kernels(our_ssamba(size, tokens), scan)
+
+
+def with_kernels(network: nn.Module, scan: Callable[..., Tensor]) -> nn.Module:
+    """The network with another scan, and convolutions in plain torch; for the whole process, whose mixers are changed.
+
+    `scan` takes u, delta, A, B, C, D, z and the bias of the step size, and the direction.
+    """
+
+    def both_scans(*given: Tensor | bool, lengths: None, reverse: bool) -> Tensor:
+        u, delta, a, b, c, d, z, bias, _ = given
+        sides = zip(u, delta, a, b, c, d, bias, (reverse, not reverse), strict=True)  # type: ignore[arg-type]
+        said = [scan(u, t, a, b, c, d, z, bias, reverse=way) for u, t, a, b, c, d, bias, way in sides]
+        return said[0] + said[1]
+
+    def both_convolutions(x: Tensor, weight: Tensor, bias: Tensor, silu: bool, lengths: None, reverse: bool) -> Tensor:
+        ways = (reverse, not reverse)
+        sides = zip(weight, bias, ways, strict=True)
+        return torch.stack([reference.causal_conv1d(x, w, b, silu, reverse=way) for w, b, way in sides])
+
+    mamba.bidirectional_scan = both_scans  # type: ignore[assignment]
+    mamba.bidirectional_conv1d = both_convolutions  # type: ignore[assignment]
+    return network
 
 
 def our_ssast(size: Size, tokens: int) -> nn.Module:
