@@ -14,7 +14,7 @@ import soundfile
 
 from auricle.config import parse_assignments
 from auricle.errors import in_words, plural
-from auricle.methods import get_preset
+from auricle.methods import get_preset, method_names
 
 Cli = Callable[..., Any]
 SOUNDS = "files that end in .wav, .flac, .ogg, .opus, .mp3, .aiff, .aif, .au, .caf, .w64, .rf64 at any depth."
@@ -138,7 +138,9 @@ MISTAKES: dict[tuple[str, ...], str] = {
     ("probe", "{pretrained}", "{tones}", "--layers", "7"): (
         "--layers 7: the network has 2 blocks; give 1 to 2, -2 to -1, last, all or mix."
     ),
-    ("pretrain", "ssats", "{tones}", "--out", "x"): "no method 'ssats' (did you mean 'ssast'?); the methods are ssast.",
+    ("pretrain", "ssats", "{tones}", "--out", "x"): (
+        "no method 'ssats' (did you mean 'ssast' or 'ssamba'?); the methods are {methods}."
+    ),
     ("predict", "{pretrained}", "{tones}"): (
         "{pretrained} is a pretraining checkpoint without classes; train a classifier first: "
         "auricle finetune {pretrained} DATA --out RUN"
@@ -226,7 +228,7 @@ def test_a_mistake_is_one_sentence(
     size = (pretrained / "step-000012/config.json").stat().st_size
     first = min((tones / "audio").iterdir())
     names = {"here": place, "tones": tones, "pretrained": pretrained, "finetuned": finetuned}
-    names |= {"size": size, "first": first}
+    names |= {"size": size, "first": first, "methods": ", ".join(method_names())}
     outcome = cli(*(word.format(**names) for word in command))
     *before, message = outcome.err.splitlines()
     assert message == f"error: {MISTAKES[command].format(**names)}"
