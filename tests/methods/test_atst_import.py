@@ -15,12 +15,15 @@ from goldens import GOLDEN
 from torch import Tensor
 
 import auricle
+from auricle.data.batch import Batch, Stream
+from auricle.data.randomness import Draw
 from auricle.errors import CheckpointError, ConfigError
 from auricle.interop.official import build, import_checkpoint, recognise
-from auricle.methods import get_method
+from auricle.methods import get_method, get_preset
 from auricle.methods.atst.objective import ATSTObjective, FrameObjective
 from auricle.methods.base import EncoderOnly
 from auricle.tasks.classification import Classifier
+from auricle.training.optim import build_optimizer, set_rates
 
 KEYS = GOLDEN / "atst" / "checkpoint_keys.json"
 RELEASED: dict[str, Any] = json.loads(KEYS.read_text())["checkpoints"] if KEYS.is_file() else {}
@@ -40,7 +43,7 @@ def released(name: str) -> dict[str, Tensor]:
 def test_every_tensor_of_a_released_file_finds_its_place(name: str) -> None:
     state = released(name)
     imported = recognise(state, None, name)
-    assert imported.method == ("atst-clip" if "clip" in name else "atst-frame")
+    assert imported.method == module_name(name)
     assert imported.preset == name.rsplit("_", 1)[1]
     assert {t.source for t in imported.tensors} == set(state)
     with torch.device("meta"):
@@ -190,3 +193,29 @@ def test_other_files_are_not_taken_for_atst() -> None:
         assert not get_method(name).recognises(mlp_state("model.student.projector", 4))
     assert not get_method("atst-clip").recognises(encoder_state("frame"))
     assert not get_method("atst-frame").recognises(encoder_state("clip"))
+
+
+@needs_keys
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [n for n in RELEASED if n != "atst_clip_base"] or ["absent"])
+def test_a_released_size_is_imported_and_trains_a_step(name: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    state = {key: 0.02 * torch.randn(shape, generator=generator).abs() for key, shape, _ in RELEASED[name]["tensors"]}
+    module = build(recognise(state, None, name)).train()
+    assert isinstance(module, ATSTObjective)
+    recipe = get_preset(module_name(name), name.rsplit("_", 1)[1]).pretrain
+    optimizer = build_optimizer(module, recipe)
+    waves = 0.1 * torch.randn(2, 160_000, generator=generator)
+    audio = {"audio": Stream(waves, torch.tensor([160_000, 150_000]), 16000)}
+    before = module.get_parameter("encoder.blocks.11.mlp.fc2.weight").clone()
+    result = module(Batch(audio, Draw(0, (0, 0), (0, 1)), ("a", "b")), 0.0)
+    result["loss"].backward()
+    set_rates(optimizer, recipe.lr, recipe.weight_decay)
+    optimizer.step()
+    module.after_step(0.0)
+    assert result["loss"].isfinite()
+    assert not torch.equal(module.get_parameter("encoder.blocks.11.mlp.fc2.weight"), before)
+
+
+def module_name(file: str) -> str:
+    return "atst-clip" if "clip" in file else "atst-frame"
