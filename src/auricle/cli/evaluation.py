@@ -44,8 +44,9 @@ def add(verbs: Verbs) -> None:
     p.add_argument(
         "--pooling",
         default="",
-        choices=("own", "mean", "rows", "cls"),
-        help="as the paper pools, mean over tokens, mean over time per frequency row, or the prefix tokens",
+        choices=("own", "mean", "rows", "cls", "summary"),
+        help="as the paper pools, mean over tokens, mean over time per frequency row, the prefix tokens, or what the "
+        "method's authors read of each layer",
     )
     label_options(p)
     p.add_argument("--random-weights", type=int, metavar="SEED", help="the same network with fresh weights")
