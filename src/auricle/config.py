@@ -38,6 +38,7 @@ class TrainConfig:
     `warmup`, `decay_start` and `decay_every` are fractions of the budget, but epochs where `schedule` is "multistep".
     `warmup_steps` is SSAST's own warm-up, in steps. Optimizers, `decay_tokens` and `layer_decay` are described there,
     too; where `final_weight_decay` is given, the weight decay moves to it on a cosine.
+    `clip_norm` bounds the norm of the gradient, or with `clip_each` that of each tensor by itself; 0: neither.
 
     For fine-tuning: `loss` is cross-entropy over classes that exclude each other, or one yes-or-no question per class;
     "auto" takes the first to tell classes apart, the second for tagging. `head` reads the pooled output, a learned
@@ -69,6 +70,7 @@ class TrainConfig:
     final_weight_decay: float | None = None
     decay_tokens: bool = False
     clip_norm: float = 1.0
+    clip_each: bool = False
     schedule: Literal["cosine", "dino", "step", "constant", "multistep", "plateau"] = "cosine"
     warmup: float = 0.1
     warmup_steps: int = 0

@@ -131,13 +131,13 @@ def test_a_few_steps_lower_the_loss(name: str) -> None:
     given = batch(task.encoder)
     optimizer = torch.optim.Adam(task.parameters(), lr=1e-3)
     losses = []
-    for step in range(15):
-        loss = task(given, step / 15)["loss"]
+    for _ in range(15):
+        # Towards what stays: the teacher of self-distillation does not follow here, and says the same.
+        loss = task(given, 0.0)["loss"]
         losses.append(float(loss.detach()))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        task.after_step((step + 1) / 15)
     assert losses[-1] < 0.95 * losses[0]
 
 

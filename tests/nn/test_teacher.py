@@ -136,6 +136,14 @@ def test_prototypes_see_directions_only() -> None:
     with torch.no_grad():
         last.weight_v.mul_(7)
     torch.testing.assert_close(last(unit), logits)
+    # Lengths, which are 1 until a file says otherwise, are not learned; a teacher follows them.
+    assert not last.weight_g.requires_grad
+    student, teacher = Prototypes(4, 5), teacher_of(last)
+    with torch.no_grad():
+        student.weight_g.fill_(3)
+    follow(teacher, student, 0.5)
+    assert torch.equal(teacher.weight_g, torch.full((5, 1), 2.0))
+    torch.testing.assert_close(teacher(unit), 2 * unit @ nn.functional.normalize(teacher.weight_v, dim=-1).T)
 
 
 def test_the_probe_head_normalises_before_it_maps() -> None:
@@ -157,6 +165,10 @@ def test_distillation_is_least_where_both_agree() -> None:
     torch.testing.assert_close(least, entropy)
     assert distillation(logits, probabilities, 0.4) > least
     assert distillation(logits.flip(0), probabilities, 0.2) > least
+    shares = torch.tensor([0.5, 0.5, 0, 0, 0, 0])
+    torch.testing.assert_close(
+        distillation(logits, probabilities, 0.4, shares), distillation(logits[:2], probabilities[:2], 0.4)
+    )
 
 
 def test_features_that_agree_have_no_spread() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from loops import equal, weights_of
-from torch import nn
+from torch import Tensor, nn
 
 from auricle.config import TrainConfig
 from auricle.errors import ConfigError
@@ -18,6 +18,7 @@ from auricle.training.adamw import AdamWThenDecay
 from auricle.training.optim import (
     Clock,
     build_optimizer,
+    clip_gradients,
     learning_rate_factor,
     load_optimizer,
     optimizer_tensors,
@@ -215,3 +216,19 @@ def test_plateaus_are_those_of_torchs_own_scheduler(sign: int) -> None:
         noticed += [done] * (optimizer.param_groups[0]["lr"] < before)
     assert plateaus(list(enumerate(scores))) == noticed
     assert noticed
+
+
+def test_gradients_are_clipped_together_or_each_by_itself() -> None:
+    def clipped(**settings: Any) -> list[Tensor]:
+        gradients = [torch.tensor([3.0, 4.0]), torch.tensor([0.6]), torch.tensor([[12.0]])]
+        norm = nn.utils.get_total_norm(gradients)
+        clip_gradients(gradients, norm, TrainConfig(**settings))
+        return gradients
+
+    whole = (25 + 0.36 + 144) ** 0.5
+    for got, want in zip(clipped(clip_norm=2.0), ([3.0, 4.0], [0.6], [[12.0]]), strict=True):
+        torch.testing.assert_close(got, torch.tensor(want) * 2 / whole)
+    each = clipped(clip_norm=2.0, clip_each=True)
+    for got, want in zip(each, ([1.2, 1.6], [0.6], [[2.0]]), strict=True):
+        torch.testing.assert_close(got, torch.tensor(want))
+    assert clipped(clip_norm=0.0, clip_each=True)[2].item() == 12

@@ -29,7 +29,7 @@ from auricle.tasks.windows import batch_samples
 from auricle.training.checkpoint import no_such_model, resolve
 from auricle.training.finetune import FINETUNED
 from auricle.training.memory import peak_mb
-from auricle.training.optim import build_optimizer
+from auricle.training.optim import build_optimizer, clip_gradients
 from auricle.training.precision import autocast, resolve_precision
 from auricle.training.pretrain import pick_device
 
@@ -181,7 +181,8 @@ def _prepare(
         with autocast(precision, device):
             loss = module(batch, 0.0)["loss"]
         loss.backward()
-        nn.utils.clip_grad_norm_(module.parameters(), recipe.clip_norm or float("inf"))
+        gradients = [p.grad for p in module.parameters() if p.grad is not None]
+        clip_gradients(gradients, nn.utils.get_total_norm(gradients), recipe)
         optimizer.step()
 
     return step, recipe.crop_seconds, count

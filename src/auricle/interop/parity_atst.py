@@ -9,25 +9,24 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from auricle.audio.augment import ResizeCrop, central_crop, mix_log
 from auricle.audio.mel import DecibelMel
-from auricle.config import TrainConfig
 from auricle.interop import official as files
+from auricle.interop.parity_patches import load
+from auricle.interop.parity_teachers import asked, cosine_schedule
 from auricle.methods.atst import clip, frame
 from auricle.methods.atst.model import ATSTEncoder
 from auricle.methods.atst.objective import ATSTObjective, ClipObjective, FrameObjective
-from auricle.methods.atst.official import CLIP, FRAME, Variant, by_time
+from auricle.methods.atst.official import CLIP, FRAME, Variant
 from auricle.methods.atst.views import View
 from auricle.nn.collapse import unit_spread
 from auricle.nn.heads import BatchNormHead, FrameHead, pool_frames
-from auricle.nn.patches import patchify
-from auricle.nn.schedules import cosine
+from auricle.nn.patches import patchify, time_major
 from auricle.tasks.classification import Classifier
 from auricle.tasks.distillation import Distillation
-from auricle.training.optim import Clock, build_optimizer, layer_scales, learning_rate_factor, set_rates
+from auricle.training.optim import build_optimizer, layer_scales, set_rates
 
 Outputs = tuple[dict[str, Tensor], dict[str, Any] | None]
 # The official names of the constructors' arguments.
@@ -114,7 +113,7 @@ def augment(case: Path, inputs: dict[str, Tensor], meta: dict[str, Any]) -> Outp
 
 def heads_schedules(case: Path, inputs: dict[str, Tensor], meta: dict[str, Any]) -> Outputs:
     """The heads of fine-tuning, and the schedules and layer-wise rates of the training loop."""
-    weights = _load(case / "weights.safetensors")
+    weights = load(case / "weights.safetensors")
     probe = BatchNormHead(*reversed(weights["clip_head.linear.weight"].shape))
     probe.load_state_dict(_under(weights, "clip_head."))
     classes, width = weights["sed_head.linear.weight"].shape
@@ -131,20 +130,8 @@ def heads_schedules(case: Path, inputs: dict[str, Tensor], meta: dict[str, Any])
         if "decay" in given:
             outputs[name] = torch.tensor(layer_scales(given["decay"], given["depth"]), dtype=torch.float64)
         else:
-            outputs[name] = torch.tensor(_schedule(given), dtype=torch.float64)
+            outputs[name] = torch.tensor(cosine_schedule(given), dtype=torch.float64)
     return outputs, None
-
-
-def _schedule(given: Mapping[str, float]) -> list[float]:
-    """`base` to `final` in steps or epochs of so many, after a warm-up: a learning rate; without one, a momentum."""
-    each = int(given.get("iterations_per_epoch", 1))
-    total = int(given.get("max_steps", given.get("epochs", 0))) * each
-    warmup = int(given.get("warmup_steps", given.get("warmup_epochs", 0))) * each
-    base, final = given["base"], given["final"]
-    if not warmup:
-        return [cosine(base, final, step / total) for step in range(total)]
-    config = TrainConfig(schedule="dino", warmup=warmup / total, final_lr=final / base)
-    return [base * learning_rate_factor(Clock(step, total), config) for step in range(total)]
 
 
 def clip_encoder(case: Path, inputs: dict[str, Tensor], meta: dict[str, Any]) -> Outputs:
@@ -178,7 +165,7 @@ def frame_encoder(case: Path, inputs: dict[str, Tensor], meta: dict[str, Any]) -
     """The student's pass over masked tokens, the teacher's over all, and the last blocks' tokens and means."""
     last = meta["contract"]["parameters"]["last_n"]
     encoder = _encoder(FRAME, case, settings(meta["arguments"]))
-    mask_embed = _load(case / "weights.safetensors")["mask_embed"]
+    mask_embed = load(case / "weights.safetensors")["mask_embed"]
     mel, length, masked = inputs["mel"], inputs["length"], inputs["mask"].bool()
     outputs, _, normed = _whole(encoder, mel, length)
     outputs["tokens_unmasked"] = outputs.pop("tokens")
@@ -227,7 +214,7 @@ def clip_pretrain_step(case: Path, inputs: dict[str, Tensor], meta: dict[str, An
     assert isinstance(objective, ClipObjective)
     compared = objective.compare(*_views(inputs))
     encoded = {"teacher_cls": compared.teacher_encoded, "student_cls": compared.student_encoded}
-    return _asked(_step(objective, compared.losses(), {**encoded, **_outs(compared)}, inputs, CLIP), meta), None
+    return asked(_step(objective, compared.losses(), {**encoded, **_outs(compared)}, inputs, CLIP), meta), None
 
 
 def frame_pretrain_step(case: Path, inputs: dict[str, Tensor], meta: dict[str, Any]) -> Outputs:
@@ -240,12 +227,12 @@ def frame_pretrain_step(case: Path, inputs: dict[str, Tensor], meta: dict[str, A
     masked = inputs["mask"].bool() & (torch.arange(inputs["mask"].shape[1]) < own[:, None])
     compared = objective.compare(first, second, masked)
     encoded = {"teacher_frames": compared.teacher_encoded, "student_frames": compared.student_encoded}
-    return _asked(_step(objective, compared.losses(), {**encoded, **_outs(compared)}, inputs, FRAME), meta), None
+    return asked(_step(objective, compared.losses(), {**encoded, **_outs(compared)}, inputs, FRAME), meta), None
 
 
 def c2f_finetune_step(case: Path, inputs: dict[str, Tensor], meta: dict[str, Any]) -> Outputs:
     """ATST-Frame fine-tuned with ATST-Clip as its teacher: losses, gradients, and both networks' predictions."""
-    weights, stated = _load(case / "weights.safetensors"), meta["contract"]["parameters"]
+    weights, stated = load(case / "weights.safetensors"), meta["contract"]["parameters"]
     options = settings(meta["arguments"], stated)
 
     def network(variant: Variant, state: dict[str, Tensor], chunk: int) -> Classifier:
@@ -282,12 +269,7 @@ def c2f_finetune_step(case: Path, inputs: dict[str, Tensor], meta: dict[str, Any
         outputs["eval.student_logits"] = student.logits(encoded)
         outputs["eval.teacher_logits"] = teacher.logits(teacher.spectrogram_encoder.forward_features(features, frames))
     outputs = {name: value.detach().reshape(value.shape or (1,)) for name, value in outputs.items()}
-    return _asked(outputs, meta), None
-
-
-def _asked(outputs: dict[str, Tensor], meta: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Of what was computed, what the case names: of the gradients, it holds some."""
-    return {name: value for name, value in outputs.items() if name in meta["tensors"]}
+    return asked(outputs, meta), None
 
 
 def _distilled(name: str) -> str:
@@ -314,11 +296,11 @@ def _whole(encoder: ATSTEncoder, mel: Tensor, length: Tensor) -> tuple[dict[str,
 
     def official(x: Tensor) -> Tensor:
         prefix = encoder.PREFIX
-        return torch.cat([x[:, :prefix], by_time(x[:, prefix:], grid)], dim=1)
+        return torch.cat([x[:, :prefix], time_major(x[:, prefix:], grid)], dim=1)
 
     found = {
-        "patch": by_time(patches, grid),
-        "patch_embed": by_time(embedded, grid),
+        "patch": time_major(patches, grid),
+        "patch_embed": time_major(embedded, grid),
         "patch_length": steps * grid[0],
         "tokens": official(tokens),
     }
@@ -362,13 +344,13 @@ def _step(
 
 
 def _objective(case: Path, meta: dict[str, Any], variant: Variant, options: dict[str, Any]) -> ATSTObjective:
-    module = _build(variant, _load(case / "weights.safetensors"), settings(meta["arguments"]) | options)
+    module = _build(variant, load(case / "weights.safetensors"), settings(meta["arguments"]) | options)
     assert isinstance(module, ATSTObjective)
     return module.train()
 
 
 def _encoder(variant: Variant, case: Path, options: dict[str, Any]) -> ATSTEncoder:
-    encoder = _build(variant, _load(case / "weights.safetensors"), options).get_submodule("encoder").eval()
+    encoder = _build(variant, load(case / "weights.safetensors"), options).get_submodule("encoder").eval()
     assert isinstance(encoder, ATSTEncoder)
     return encoder
 
@@ -397,11 +379,6 @@ def _as_image(features: Tensor) -> Tensor:
 
 def _under(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
-
-
-def _load(path: Path) -> dict[str, Tensor]:
-    loaded: dict[str, Tensor] = load_file(path)
-    return loaded
 
 
 FAMILIES = {

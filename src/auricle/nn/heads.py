@@ -101,16 +101,18 @@ class Bottleneck(nn.Sequential):
 class Prototypes(nn.Module):
     """Cosines of vectors of length 1 with K learned directions, [..., D] to [..., K]: DINO's last layer.
 
-    It is a linear map without bias whose weight normalisation has its lengths fixed at 1.
+    It is a linear map without bias under weight normalisation, whose lengths `weight_g` are 1 and are not learned; a
+    teacher follows them as all parameters, and files may hold others.
     """
 
     def __init__(self, width: int, prototypes: int) -> None:
         super().__init__()
+        self.weight_g = nn.Parameter(torch.ones(prototypes, 1), requires_grad=False)
         self.weight_v = nn.Parameter(torch.empty(prototypes, width))
         nn.init.trunc_normal_(self.weight_v, std=0.02)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, F.normalize(self.weight_v, dim=-1))
+        return F.linear(x, self.weight_g * F.normalize(self.weight_v, dim=-1))
 
 
 class FrameHead(nn.Module):

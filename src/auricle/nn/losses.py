@@ -14,6 +14,11 @@ from torch import Tensor
 SoftmaxOver = Literal["predictions", "targets"]
 
 
+def single(x: Tensor) -> Tensor:
+    """x in fp32 where autocast made it half; in double precision it stays."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
 def info_nce(predictions: Tensor, targets: Tensor, valid: Tensor, softmax_over: SoftmaxOver) -> tuple[Tensor, Tensor]:
     """Contrast every masked token with the other masked tokens of its clip (SSAST Eq. 1; no temperature).
 
@@ -56,6 +61,10 @@ def cosine_regression(predictions: Tensor, targets: Tensor) -> Tensor:
     return 2 - 2 * F.cosine_similarity(predictions.float(), targets.float(), dim=-1).mean()
 
 
-def distillation(logits: Tensor, probabilities: Tensor, temperature: float) -> Tensor:
-    """DINO's loss: mean cross-entropy of softmax(logits / temperature) [..., K] against a teacher's probabilities."""
-    return -(probabilities * (logits.float() / temperature).log_softmax(-1)).sum(-1).mean()
+def distillation(logits: Tensor, probabilities: Tensor, temperature: float, shares: Tensor | None = None) -> Tensor:
+    """DINO's loss: mean cross-entropy of softmax(logits / temperature) [..., K] against a teacher's probabilities.
+
+    `shares` [...] is what each row counts in the mean, 1 in all; equal, if None.
+    """
+    rows = -(probabilities * (single(logits) / temperature).log_softmax(-1)).sum(-1)
+    return rows.mean() if shares is None else (rows * shares).sum()

@@ -6,13 +6,16 @@ f rows, t columns, N = f * t tokens in frequency-major order (token = row * t + 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 # The side of a cluster is drawn once per clip from these (SSAST section 2.2; its CLI option is ignored by its code).
 CLUSTER_SIDES = (3, 4, 5)
+# About sixty blocks cover what ASiT covers. With an alignment, what is left of a short clip may be out of reach.
+MOST_BLOCKS = 10_000
 
 
 def random_mask(valid: NDArray[np.bool_], count: int, rng: np.random.Generator) -> NDArray[np.int64]:
@@ -82,3 +85,58 @@ def span_mask(tokens: int, ratio: float, length: int, rng: np.random.Generator) 
     if len(masked) == tokens > 1:
         masked = np.delete(masked, int(rng.integers(tokens)))
     return masked.astype(np.int64)
+
+
+def block_mask(
+    size: tuple[int, int],
+    share: float,
+    draw: Callable[[int, int], int],
+    *,
+    align: int = 1,
+    most: float = 0.3,
+    stripes: Literal["", "rows", "columns"] = "",
+) -> NDArray[np.bool_]:
+    """Rectangles of pixels that may overlap, until `share` of them is covered: ASiT's groups of patches (GMML).
+
+    A rectangle begins anywhere but in the last `align` rows and columns, and has up to `most` of both sides; what
+    reaches beyond the edge is cut off. With `stripes`, it is widened to whole rows or columns. Drawn in the official
+    order: row, column, height, width.
+
+    Args:
+        size: rows and columns.
+        draw: gives a whole number from the first argument to below the second.
+        align: places and sides are multiples of so many pixels.
+    """
+    rows, columns = size
+    units = min(align, rows), min(align, columns)
+    masked, covered = np.zeros(size, dtype=bool), 0
+    for _ in range(MOST_BLOCKS):
+        if covered >= share * masked.size:
+            break
+        # Of a side too short for any choice of lengths, the end could never be covered.
+        starts = [side - unit + (int(side * most) <= unit) for side, unit in zip(size, units, strict=True)]
+        first = [draw(0, start) // unit * unit for start, unit in zip(starts, units, strict=True)]
+        drawn = [draw(unit, max(unit + 1, int(side * most))) for side, unit in zip(size, units, strict=True)]
+        # Python's rounding, halves to even, as in the official code.
+        high, wide = (
+            round(min(length, side - start) / unit) * unit
+            for length, side, start, unit in zip(drawn, size, first, units, strict=True)
+        )
+        block = masked[
+            slice(None) if stripes == "columns" else slice(first[0], first[0] + high),
+            slice(None) if stripes == "rows" else slice(first[1], first[1] + wide),
+        ]
+        covered += block.size - int(block.sum())
+        block[:] = True
+    return masked
+
+
+def draws_of(rng: np.random.Generator) -> Callable[[int, int], int]:
+    """Whole numbers for `block_mask`, drawn many at a time."""
+
+    def endless() -> Iterator[float]:
+        while True:
+            yield from rng.random(256).tolist()
+
+    uniform = endless()
+    return lambda low, high: low + int(next(uniform) * (high - low))

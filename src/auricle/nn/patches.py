@@ -42,6 +42,16 @@ def unpatchify(patches: Tensor, grid: Pair, kernel: Pair) -> Tensor:
     return image.squeeze(1).transpose(1, 2)
 
 
+def time_major(tokens: Tensor, grid: Pair) -> Tensor:
+    """Tokens [B, f * t, D] in the order of codes that see a spectrogram as [time, frequency]."""
+    return tokens.unflatten(1, grid).transpose(1, 2).flatten(1, 2)
+
+
+def frequency_major(tokens: Tensor, grid: Pair) -> Tensor:
+    """The reverse of `time_major`; `grid` is (f, t) here too."""
+    return time_major(tokens, (grid[1], grid[0]))
+
+
 def resize_positions(table: Tensor, grid: Pair, new_grid: Pair) -> Tensor:
     """A table of positions [1, f * t, D] for another grid, as SSAST adapts it (ast_models.py, fine-tuning branch).
 

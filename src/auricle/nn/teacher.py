@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from auricle.nn.batchnorm import sum_over_processes
+from auricle.nn.losses import single
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -69,7 +70,7 @@ class Centre(nn.Module):
     @torch.no_grad()
     def probabilities(self, logits: Tensor, temperature: float) -> Tensor:
         """softmax((logits - mean) / temperature) of [..., K], in fp32; in training mode the rows are noted."""
-        logits = logits.float()
+        logits = single(logits)
         if self.training:
             rows = logits.reshape(-1, logits.shape[-1])
             self.noted[:-1] += rows.sum(0)

@@ -173,6 +173,16 @@ def set_rates(optimizer: torch.optim.Optimizer, lr: float, decay: float) -> None
         group["weight_decay"] = decay if group["decays"] else 0.0
 
 
+@torch.no_grad()
+def clip_gradients(gradients: Sequence[Tensor], norm: Tensor, config: TrainConfig) -> None:
+    """Scale gradients of the total `norm` down to `clip_norm`, or with `clip_each` every tensor by its own norm."""
+    if not config.clip_norm:
+        return
+    norms = torch._foreach_norm(list(gradients)) if config.clip_each else [norm] * len(gradients)
+    factors = [(config.clip_norm / (size + 1e-6)).clamp(max=1.0) for size in norms]
+    torch._foreach_mul_(list(gradients), factors)
+
+
 def optimizer_tensors(optimizer: torch.optim.Optimizer, module: nn.Module) -> dict[str, Tensor]:
     """The optimizer's state as flat tensors named `<what>.<parameter>`."""
     names = {id(parameter): name for name, parameter in module.named_parameters()}

@@ -14,7 +14,7 @@ from auricle.data.randomness import torch_seed
 from auricle.errors import DataError, NonFiniteLoss
 from auricle.training import checkpoint as ckpt
 from auricle.training.job import Job, Progress
-from auricle.training.optim import Clock, learning_rate_factor, set_rates, weight_decay
+from auricle.training.optim import Clock, clip_gradients, learning_rate_factor, set_rates, weight_decay
 from auricle.training.precision import LEAST_SCALE, autocast, next_scale
 
 MAX_BAD_FILES = 100
@@ -70,8 +70,7 @@ def take_step(
                 f"{what_is_saved(job)}; lower lr."
             )
         )
-    if config.clip_norm:
-        nn.utils.clip_grads_with_norm_(module.parameters(), config.clip_norm, norm)
+    clip_gradients(gradients, norm, config)
     optimizer.step()
     module.after_step(share)
     return scalars | {"grad_norm": float(norm)}

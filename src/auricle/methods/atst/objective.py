@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from auricle.audio.augment import FREQUENCY_ONLY, ResizeCrop
 from auricle.data.batch import Batch
+from auricle.data.views import random_crop
 from auricle.methods.atst.config import ATSTConfig, ClipConfig, FrameConfig
 from auricle.methods.atst.model import ATSTEncoder, ClipEncoder, FrameEncoder
-from auricle.methods.atst.views import View, changed, crop, view_of
+from auricle.methods.atst.views import View, changed, view_of
 from auricle.methods.base import Objective
 from auricle.nn.collapse import unit_spread
 from auricle.nn.heads import ProjectionMLP
@@ -120,13 +121,14 @@ class ATSTObjective(Objective):
 
     def crop_view(self, batch: Batch, purpose: str) -> View:
         """A random crop of each clip, as it is; its floor is its own."""
-        return view_of(self.encoder, crop(batch.audio, self.config.view_seconds, batch, purpose))
+        return view_of(self.encoder, random_crop(batch.audio, self.config.view_seconds, batch.draw, purpose))
 
     def change_view(self, view: View, batch: Batch, number: int, partner: int, resize: ResizeCrop) -> View:
         """View number `number` with `batch.partners[partner]` mixed in, if there is one, and a resized crop of it."""
         others = None
         if self.config.view_mixup and partner < len(batch.partners):
-            heard = crop(batch.partners[partner].audio, self.config.view_seconds, batch, f"partner-{number}")
+            other = batch.partners[partner].audio
+            heard = random_crop(other, self.config.view_seconds, batch.draw, f"partner-{number}")
             others = view_of(self.encoder, heard)
         return changed(view, others, self.config.view_mixup, resize, batch, f"change-{number}")
 

@@ -18,6 +18,7 @@ from auricle.config import override
 from auricle.errors import CheckpointError
 from auricle.methods.atst.config import ATSTConfig, ClipConfig, FrameConfig
 from auricle.methods.base import Imported, ImportedTensor
+from auricle.nn.patches import frequency_major
 
 # Where the encoder is. The first one is ATST-Frame beside the classifier that it is distilled from; then come training
 # files, of which the teacher is used.
@@ -197,7 +198,7 @@ class _File:
             self.tensors.append(ImportedTensor(key, "", shape, "unused", _UNUSED[why]))
             return
         if target.endswith("positions"):
-            value = by_frequency(value, config.grid)
+            value = torch.cat([value[:, :1], frequency_major(value[:, 1:], config.grid)], dim=1)
         self.ours[target] = value.float() if value.is_floating_point() else value
         self.tensors.append(ImportedTensor(key, target, shape, "weight"))
 
@@ -235,15 +236,3 @@ def _why_unused(key: str) -> str:
     if re.match(r"(teacher/module\.|module\.|model\.|)(head|strong_head|weak_head|projector|predictor)\.", key):
         return "head"
     return "teacher" if key.startswith("teacher.") else ""
-
-
-def by_frequency(positions: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Official positions [1, 1 + t * f, D], time-major, in our order; the first one stays."""
-    rows, columns = grid
-    table = positions[:, 1:].unflatten(1, (columns, rows)).transpose(1, 2).flatten(1, 2)
-    return torch.cat([positions[:, :1], table], dim=1)
-
-
-def by_time(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Tokens [B, f * t, D] in our order as the official code has them."""
-    return tokens.unflatten(1, grid).transpose(1, 2).flatten(1, 2)

@@ -32,18 +32,6 @@ class View:
         return View(torch.cat(padded), torch.cat([self.frames, other.frames]))
 
 
-def crop(audio: Stream, seconds: float, batch: Batch, purpose: str) -> Stream:
-    """A random stretch of each clip, drawn from its row of the batch; shorter clips are whole."""
-    size = round(seconds * audio.rate)
-    rows, lengths = [], []
-    for row, length in enumerate(audio.lengths.tolist()):
-        start = int(batch.draw.rng(purpose, row).integers(max(0, length - size) + 1))
-        lengths.append(min(size, length))
-        rows.append(torch.nn.functional.pad(audio.data[row, start : start + lengths[-1]], (0, size - lengths[-1])))
-    most = max(lengths)
-    return Stream(torch.stack(rows)[:, :most], torch.tensor(lengths, device=audio.lengths.device), audio.rate)
-
-
 @torch.no_grad()
 def view_of(encoder: ATSTEncoder, audio: Stream) -> View:
     """The features of what is heard as it is; their floor is that of each crop."""

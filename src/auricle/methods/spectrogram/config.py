@@ -122,6 +122,20 @@ class PatchConfig(SpectrogramConfig):
 
 
 @dataclass(frozen=True)
+class TransformerConfig(PatchConfig):
+    """Layers that are transformer blocks of `heads` heads; linear weights begin with standard deviation `init_std`."""
+
+    heads: int = 3
+    init_std: float = 0.02
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_ranges(self, positive=("heads", "init_std"))
+        if self.width % self.heads:
+            raise ConfigError(f"width ({self.width}) must be a multiple of heads ({self.heads}).")
+
+
+@dataclass(frozen=True)
 class MaskedPatchConfig(PatchConfig):
     """A network over patches and SSAST's pretext task: masked patches are told apart and reconstructed.
 

@@ -7,6 +7,7 @@ Token order is frequency-major: token = row * t + column.
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, TypeVar
 
@@ -119,20 +120,27 @@ class PatchEncoder(SpectrogramEncoder):
         padding = torch.arange(log_mel.shape[1], device=waves.device) >= frames[:, None]
         return normalised.masked_fill(padding[..., None], self.pad_value), frames
 
-    def embed_patches(self, features: Tensor, frames: Tensor) -> tuple[Tokens, Tensor]:
-        """features [B, T, F] to patch embeddings, and the features cut or padded to what the patches cover."""
+    def columns_of(self, features: Tensor, frames: Tensor) -> Tensor:
+        """How many columns of patches [B] are attended to in features [B, T, F] of `frames` [B]."""
         c = self.config
         if c.attend_padding:
             # The official code knows no lengths: it drops the frames after the last whole patch of a long input.
             whole = (features.shape[1] - c.patch_time) // c.stride_time + 1
-            columns = torch.full_like(frames, max(whole, c.grid[1]))
-        else:
-            columns = columns_for(frames, c.patch_time, c.stride_time)
+            return torch.full_like(frames, max(whole, c.grid[1]))
+        return columns_for(frames, c.patch_time, c.stride_time)
+
+    def cover(self, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """features [B, T, F] cut or padded to what the patches cover, and the columns [B, t] that are attended to."""
+        c = self.config
+        columns = self.columns_of(features, frames)
         most = int(columns.max())
         covered = (most - 1) * c.stride_time + c.patch_time
         features = nn.functional.pad(features, (0, 0, 0, max(0, covered - features.shape[1])), value=self.pad_value)
-        features = features[:, :covered]
-        valid = torch.arange(most, device=features.device) < columns[:, None]
+        return features[:, :covered], torch.arange(most, device=features.device) < columns[:, None]
+
+    def embed_covered(self, features: Tensor, valid: Tensor) -> Tokens:
+        """features [B, T, F] and valid [B, t], both as `cover` gives them, to patch embeddings."""
+        c = self.config
         grid = grid_size((features.shape[2], features.shape[1]), c.kernel, c.stride)
         if c.stride == c.kernel:
             # The convolution as a matrix product, which is faster where patches do not overlap.
@@ -140,7 +148,12 @@ class PatchEncoder(SpectrogramEncoder):
             embeddings = nn.functional.linear(patches, self.patch.weight.flatten(1), self.patch.bias)
         else:
             embeddings = self.patch(features.transpose(1, 2).unsqueeze(1)).flatten(2).transpose(1, 2)
-        return Tokens(embeddings, grid, valid), features
+        return Tokens(embeddings, grid, valid)
+
+    def embed_patches(self, features: Tensor, frames: Tensor) -> tuple[Tokens, Tensor]:
+        """features [B, T, F] to patch embeddings, and the features cut or padded to what the patches cover."""
+        features, valid = self.cover(features, frames)
+        return self.embed_covered(features, valid), features
 
     def positions_for(self, grid: tuple[int, int], valid: Tensor) -> Tensor:
         """Positions [1 or B, N, D] of a grid: a clip's own columns decide, never those of its neighbours."""
@@ -150,12 +163,16 @@ class PatchEncoder(SpectrogramEncoder):
             return table
         if grid[1] < table_columns:
             return table.unflatten(1, (rows, table_columns))[:, :, : grid[1]].flatten(1, 2)
+        own = [max(columns, table_columns) for columns in valid.sum(1).tolist()]
+        stretched = {columns: resize_positions(table, (rows, table_columns), (rows, columns)) for columns in set(own)}
+        return self.side_by_side([stretched[columns] for columns in own], grid)
+
+    def side_by_side(self, tables: Sequence[Tensor], grid: tuple[int, int]) -> Tensor:
+        """Positions of each clip [1, f * own columns, D], cut or padded to the columns of a batch: [B, N, D]."""
         per_clip = []
-        for columns in valid.sum(1).tolist():
-            own = max(columns, table_columns)
-            stretched = resize_positions(table, (rows, table_columns), (rows, own)).unflatten(1, (rows, own))
-            padded = nn.functional.pad(stretched, (0, 0, 0, max(0, grid[1] - own)))
-            per_clip.append(padded[:, :, : grid[1]].flatten(1, 2))
+        for table in tables:
+            own = table.unflatten(1, (grid[0], -1))[:, :, : grid[1]]
+            per_clip.append(nn.functional.pad(own, (0, 0, 0, grid[1] - own.shape[2])).flatten(1, 2))
         return torch.cat(per_clip)
 
     def with_prefix(self, tokens: Tokens) -> Tensor:

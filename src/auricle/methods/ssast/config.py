@@ -8,25 +8,14 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
-from auricle.config import check_ranges
-from auricle.errors import ConfigError
 from auricle.methods.base import Preset
 from auricle.methods.spectrogram import recipes as shared
-from auricle.methods.spectrogram.config import MaskedPatchConfig
+from auricle.methods.spectrogram.config import MaskedPatchConfig, TransformerConfig
 
 
 @dataclass(frozen=True)
-class SSASTConfig(MaskedPatchConfig):
-    """A transformer of `heads` heads, whose linear weights begin with standard deviation `init_std`."""
-
-    heads: int = 3
-    init_std: float = 0.02
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_ranges(self, positive=("heads", "init_std"))
-        if self.width % self.heads:
-            raise ConfigError(f"width ({self.width}) must be a multiple of heads ({self.heads}).")
+class SSASTConfig(MaskedPatchConfig, TransformerConfig):
+    """A transformer over patches with the pretext task of masked patches."""
 
 
 # Section 3 of the paper: DeiT's sizes, without their ImageNet weights.
