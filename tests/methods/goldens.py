@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 GOLDEN = Path(os.environ.get("AURICLE_GOLDEN") or Path(__file__).parents[2].parent / "shared" / "golden")
-SYSTEMS = ("ssast", "ssamba", "atst")
+SYSTEMS = ("ssast", "ssamba", "atst", "asit")
 # Cases of events and metrics, whose answers are JSON, are tested with the metrics.
 CASES = sorted(
     meta.parent

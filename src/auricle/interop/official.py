@@ -27,8 +27,8 @@ from auricle.training.checkpoint import restore, save_checkpoint
 
 # Keys under which trainers wrap a state dict.
 WRAPPERS = ("state_dict", "model", "model_state_dict", "module")
-# Networks that stand side by side in a file of self-distillation; their tensors become "teacher/NAME".
-BRANCHES = ("teacher", "student")
+# Networks and centres that stand side by side in a file of self-distillation; their tensors become "teacher/NAME".
+BRANCHES = ("teacher", "student", "loss_cls", "loss_data")
 # What trainers save beside tensors: plain values that run no code when they are read.
 _SCALAR: Any = np.float64(0).__reduce__()[0]
 PLAIN_DATA: list[Any] = [

@@ -60,9 +60,9 @@ class CaseResult:
 
 def families() -> dict[str, Family]:
     """What can be computed, by the contract's name."""
-    from auricle.interop import parity_atst, parity_metrics, parity_sed, parity_ssamba, parity_ssast
+    from auricle.interop import parity_asit, parity_atst, parity_metrics, parity_sed, parity_ssamba, parity_ssast
 
-    runners = (parity_ssast, parity_ssamba, parity_atst, parity_metrics, parity_sed)
+    runners = (parity_asit, parity_atst, parity_ssamba, parity_ssast, parity_metrics, parity_sed)
     return {name: family for runner in runners for name, family in runner.FAMILIES.items()}
 
 

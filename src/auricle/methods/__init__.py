@@ -14,17 +14,18 @@ from auricle.errors import ConfigError, did_you_mean
 from auricle.methods.base import Method, Preset, Recipe
 
 if TYPE_CHECKING:
-    from auricle.methods import ssamba, ssast
+    from auricle.methods import asit, ssamba, ssast
     from auricle.methods.atst import clip, frame
 
     # A method that does not keep to the contract is an error of the type check.
-    _CHECKED: tuple[Method, ...] = (clip, frame, ssast, ssamba)
+    _CHECKED: tuple[Method, ...] = (ssast, ssamba, clip, frame, asit)
 
 METHODS: dict[str, str] = {
     "ssast": "auricle.methods.ssast",
     "ssamba": "auricle.methods.ssamba",
     "atst-clip": "auricle.methods.atst.clip",
     "atst-frame": "auricle.methods.atst.frame",
+    "asit": "auricle.methods.asit",
 }
 
 
