@@ -7,11 +7,15 @@ import os
 import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from auricle.interop.parity import run_case
+
+Change = Callable[[dict[str, Any]], None]
 GOLDEN = Path(os.environ.get("AURICLE_GOLDEN") or Path(__file__).parents[2].parent / "shared" / "golden")
 SYSTEMS = ("ssast", "ssamba", "atst", "asit")
 # Cases of events and metrics, whose answers are JSON, are tested with the metrics.
@@ -54,3 +58,21 @@ def altered(case: Path, to: Path, file: str, change: Callable[[str, Tensor], Ten
     tensors = {name: change(name, value).contiguous() for name, value in load_file(case / file).items()}
     save_file(tensors, copy / file)
     return copy
+
+
+def keep(name: str, value: Tensor) -> Tensor:
+    return value
+
+
+def twin(
+    case: Path, to: Path, meta: Change = lambda _: None, tensors: Callable[[str, Tensor], Tensor] = keep
+) -> dict[str, Tensor]:
+    """What is computed for a copy of a case with another meta.json and other tensors."""
+    copy = altered(case, to, "io.safetensors", tensors)
+    stated = json.loads((copy / "meta.json").read_text())
+    meta(stated)
+    (copy / "meta.json").write_text(json.dumps(stated))
+    result = run_case(copy, to / "out")
+    assert not result.error
+    computed: dict[str, Tensor] = load_file(to / "out" / copy.parent.name / copy.name / "io.safetensors")
+    return computed

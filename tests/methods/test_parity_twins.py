@@ -3,37 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from goldens import altered, cases_of, each_case
+from goldens import Change, altered, cases_of, each_case, keep, twin
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-
-from auricle.interop.parity import run_case
-
-Change = Callable[[dict[str, Any]], None]
-
-
-def keep(name: str, value: Tensor) -> Tensor:
-    return value
-
-
-def twin(
-    case: Path, to: Path, meta: Change = lambda _: None, tensors: Callable[[str, Tensor], Tensor] = keep
-) -> dict[str, Tensor]:
-    """What is computed for a copy of a case with another meta.json and other tensors."""
-    copy = altered(case, to, "io.safetensors", tensors)
-    stated = json.loads((copy / "meta.json").read_text())
-    meta(stated)
-    (copy / "meta.json").write_text(json.dumps(stated))
-    result = run_case(copy, to / "out")
-    assert not result.error
-    computed: dict[str, Tensor] = load_file(to / "out" / copy.parent.name / copy.name / "io.safetensors")
-    return computed
 
 
 def changed(before: dict[str, Tensor], after: dict[str, Tensor]) -> set[str]:

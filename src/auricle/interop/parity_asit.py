@@ -123,8 +123,9 @@ def vit_forward(case: Path, inputs: dict[str, Tensor], meta: dict[str, Any]) -> 
             "tokens": first[:, order],
             **{f"block{i}": x[:, order] for i, x in enumerate(blocks)},
             "out": normed[:, order],
-            "logits": nn.functional.linear(encoded.pooled, weights["head.weight"], weights["head.bias"]),
         }
+        if "head.weight" in weights:
+            outputs["logits"] = nn.functional.linear(encoded.pooled, weights["head.weight"], weights["head.bias"])
         for number, (block, before) in enumerate(zip(encoder.blocks, [first, *blocks[:-1]], strict=True)):
             assert isinstance(block, Block)
             q, k = block.attn.qkv(block.norm1(before)).unflatten(2, (3, block.attn.heads, -1)).unbind(2)[:2]

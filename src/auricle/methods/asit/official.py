@@ -54,9 +54,9 @@ _NEEDED = ("cls_token", "pos_embed", "patch_embed.proj.weight", "norm.weight")
 _RELEASED_HEADS = {192: 3, 384: 6, 768: 12}
 # What a fine-tuned file does not hold.
 _UNKNOWN = ("stride_freq", "stride_time", "norm_mean", "norm_std")
-RATE = "that of the weights that circulate; the official code says 32000 and never looks"
 _ASSUMED = {
-    "sample_rate": f"sample_rate={ASiTConfig.sample_rate} ({RATE})",
+    "sample_rate": f"sample_rate={ASiTConfig.sample_rate} (that of the weights that circulate; the official code says "
+    "32000 and never looks)",
     "norm_mean": f"norm_mean={ASiTConfig.norm_mean}",
     "norm_std": f"norm_std={ASiTConfig.norm_std} (AST's of AudioSet)",
 }

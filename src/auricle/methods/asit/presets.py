@@ -72,12 +72,17 @@ _TINY: dict[str, Any] = {
     "decoder_out": 32,
 }
 
+_NOTES = {
+    "tiny": "the official code names it and does not have it",
+    "small": "the official code's small model",
+    "base": "the paper's base model",
+}
 PRESETS: dict[str, Preset] = {
     size: Preset(
         ASiTConfig(**sizes),
         PRETRAINING,
         _FINETUNING,
-        note=f"the {'paper' if size == 'base' else 'official code'}'s {size} model",
+        note=_NOTES[size],
     )
     for size, sizes in SIZES.items()
 } | {
