@@ -157,3 +157,61 @@ def test_other_recipes(case: Path, tmp_path: Path) -> None:
     assert got["f"].shape == (20, 2)
     assert torch.allclose(got["f"][:, 1], 10 * got["f"][:, 0])
     assert got["f"][::4, 0].tolist() == pytest.approx([0.02, 0.02, 0.002, 0.002, 0.0002])
+
+
+# ATST -------------------------------------------------------------------------------------------------------------
+
+
+@each_case(cases_of("frontend", "atst"))
+def test_another_front_end_and_other_crops(case: Path, tmp_path: Path) -> None:
+    def other(meta: dict[str, Any]) -> None:
+        meta["arguments"] |= {"n_mels": 40, "win_length": 640, "hop_length": 80, "top_db": 30, "min": -70.0}
+        meta["contract"]["parameters"] = {"crop_central_1000": {"length": 501, "pad": False}}
+
+    got = twin(case, tmp_path, other)
+    frames = got["power"].shape[3]
+    assert got["power"].shape[2] == 40
+    assert frames == load_file(case / "io.safetensors")["wave"].shape[2] // 80 + 1
+    assert got["window"].shape == (640,)
+    assert got["crop_central_1000"].shape == (1, 501)
+    loud = got["decibel"][0]
+    assert float(loud.max() - loud.min()) == pytest.approx(30, abs=1e-3)
+
+
+@each_case([*cases_of("clip_encoder", "atst"), *cases_of("frame_embedding", "atst")])
+def test_other_chunks_and_lengths(case: Path, tmp_path: Path) -> None:
+    def other(meta: dict[str, Any]) -> None:
+        meta["contract"]["parameters"]["chunk_len"] = 81
+
+    before, after = twin(case, tmp_path / "before"), twin(case, tmp_path / "after", other)
+    moved = changed(before, after)
+    if "audio" in load_file(case / "io.safetensors"):
+        assert {"scene", "timestamp"} <= moved
+        assert after["timestamp"].shape[1] != before["timestamp"].shape[1]
+        assert "mel" not in moved
+    else:
+        assert moved == {name for name in before if "chunks" in name}
+
+
+@each_case(cases_of("heads_schedules", "atst"))
+def test_other_schedules(case: Path, tmp_path: Path) -> None:
+    def other(meta: dict[str, Any]) -> None:
+        meta["contract"]["parameters"]["sched_step"] |= {"max_steps": 20, "warmup_steps": 1}
+        meta["contract"]["parameters"]["lr_scales_0.75"] |= {"decay": 0.5, "depth": 3}
+
+    got = twin(case, tmp_path, other)
+    assert got["sched_step"].shape == (20,)
+    assert float(got["sched_step"][0]) == 0
+    assert float(got["sched_step"][1]) == pytest.approx(0.1)
+    assert got["lr_scales_0.75"].tolist() == [0.125, 0.25, 0.5, 1.0]
+
+
+@each_case(cases_of("c2f_finetune_step", "atst"))
+def test_other_shares_of_a_teacher(case: Path, tmp_path: Path) -> None:
+    def other(meta: dict[str, Any]) -> None:
+        meta["contract"]["parameters"]["multi_bce"]["lambda_d"] = 0.9
+
+    before, after = twin(case, tmp_path / "before"), twin(case, tmp_path / "after", other)
+    assert {name.split(".")[0] for name in changed(before, after)} == {"multi_bce"}
+    mixed = 0.9 * after["multi_bce.loss_d"] + 0.1 * after["multi_bce.loss_c"]
+    torch.testing.assert_close(after["multi_bce.loss"], mixed)

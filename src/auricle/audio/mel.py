@@ -56,11 +56,8 @@ class DecibelMel(Frontend):
         )
         self.min_samples = fft_size // 2 + 1
         # Derived from the arguments, so never part of a checkpoint.
-        window = torch.hann_window(window_samples)
-        before = (fft_size - window_samples) // 2
-        window = nn.functional.pad(window, (before, fft_size - window_samples - before))
         filters = htk_mel_filters(mel_bins, fft_size, sample_rate, lowest_hz, highest_hz)
-        self.register_buffer("window", window, persistent=False)
+        self.register_buffer("window", torch.hann_window(window_samples), persistent=False)
         self.register_buffer("mel_filters", filters, persistent=False)
 
     def num_frames(self, samples: Tensor) -> Tensor:
@@ -75,18 +72,21 @@ class DecibelMel(Frontend):
         lengths = lengths.clamp(min=self.min_samples)
         # Half precision would drown the quiet bins, and autocast would choose it for the matrix product.
         with torch.autocast(waves.device.type, enabled=False):
-            spectrum = torch.fft.rfft(self._frames(waves.float(), lengths) * self.window)
+            spectrum = torch.fft.rfft(self._frames(waves.float(), lengths) * self.window, n=self.fft_size)
             return (spectrum.real.square() + spectrum.imag.square()) @ self.mel_filters
 
     def _frames(self, waves: Tensor, lengths: Tensor) -> Tensor:
-        """[B, T, W]: the waves, mirrored at each clip's own ends."""
+        """[B, T, W]: what the windows see of the waves, which are mirrored at each clip's own ends."""
         half = self.fft_size // 2
         frames = int(self.num_frames(lengths).max())
         last = (lengths - 1)[:, None]
         index = torch.arange(-half, (frames - 1) * self.hop_samples + half, device=waves.device).abs()
         # Beyond the mirror image of a shorter clip nothing is heard: its frames end before.
         index = torch.where(index > last, 2 * last - index, index).clamp(min=0)
-        return waves.gather(1, index).unfold(-1, self.fft_size, self.hop_samples)
+        seen = waves.gather(1, index).unfold(-1, self.fft_size, self.hop_samples)
+        # Where a shorter window stands within the transform changes the phases only, and the power not at all.
+        before = (self.fft_size - self.window_samples) // 2
+        return seen[..., before : before + self.window_samples]
 
     def decibels(self, power: Tensor, frames: Tensor | None = None) -> Tensor:
         """power [B, T, F] in decibels; the loudest value of a row is sought among its first `frames` (all, if None)."""

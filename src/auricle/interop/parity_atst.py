@@ -94,7 +94,9 @@ def frontend(case: Path, inputs: dict[str, Tensor], meta: dict[str, Any]) -> Out
 
 def any_encoder(arguments: Mapping[str, Any]) -> ATSTEncoder:
     """A network with the front end that a case states; its size does not matter."""
-    return frame.build_encoder(frame.CONFIG(width=24, depth=1, heads=1, **front_end(arguments)))
+    given = front_end(arguments)
+    config = frame.CONFIG(width=24, depth=1, heads=1, patch_freq=given["mel_bins"], view_seconds=0.1, **given)
+    return frame.build_encoder(config)
 
 
 def augment(case: Path, inputs: dict[str, Tensor], meta: dict[str, Any]) -> Outputs:

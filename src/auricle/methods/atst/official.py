@@ -176,7 +176,7 @@ class _File:
         settings.setdefault("window_frames", (positions.shape[1] - 1) // rows * wide + 1)
         if "view_seconds" not in options:
             # Networks smaller than the released ones have fewer positions than a view of theirs.
-            rate, hop = config.sample_rate, config.hop_samples
+            rate, hop = (settings.get(name, getattr(config, name)) for name in ("sample_rate", "hop_samples"))
             settings["view_seconds"] = min(config.view_seconds, (settings["window_frames"] - 1) * hop / rate)
         (config,) = override((config,), settings)
         return config
