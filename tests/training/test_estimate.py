@@ -54,6 +54,15 @@ def test_a_finetuning_is_counted_without_being_begun(tones: Path, pretrained: Pa
     assert "12 clips, 1 step per epoch" in text
 
 
+def test_a_teacher_has_no_gradients_and_no_optimizer(tones: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(estimate, "measure", lambda *job: (0.5, 0.0))
+    plan = pretrain.plan("asit", [tones], preset="test")
+    text, module = estimate.pretraining(plan), pretrain.build(plan)
+    learned, count = (sum(p.numel() for p in module.parameters() if p.requires_grad or also) for also in (False, True))
+    assert f"{learned:,} that learn)" in text
+    assert f"with gradients and optimizer {(4 * count + 12 * learned) / 2**20:.0f} MB" in text
+
+
 def test_parameters_are_counted_without_allocating_them() -> None:
     method = get_method("ssast")
     small, base = method.PRESETS["test"].model, method.PRESETS["base-patch"].model

@@ -49,12 +49,16 @@ def _estimate(module: Trainable, loader: Loader, config: TrainConfig, seed: int,
     device = pretrain.pick_device()
     module.to(device)
     count = sum(p.numel() for p in module.parameters())
+    learned = sum(p.numel() for p in module.parameters() if p.requires_grad)
     inside = sum(p.numel() for p in module.encoder.parameters())
-    parts = f"{inside:,} in the encoder, {count - inside:,} in heads"
+    # The rest is a teacher, or a network that is not fine-tuned.
+    rest = f"{count - inside:,} in heads" if learned == count else f"{learned:,} that learn"
+    parts = f"{inside:,} in the encoder, {rest}"
     seconds, activations = measure(module, loader, config, seed, device)
     clips = -(-loader.batch_size // config.accumulate)
-    # Weights, gradients and two moments of fp32; the weights are there already.
-    needed = activations + (16 * count if device.type == "cuda" else 12 * count + peak_mb() * MB)
+    # Weights, and for those that learn a gradient and two moments, of fp32; the weights are there already.
+    beside = 12 * learned
+    needed = activations + beside + (4 * count if device.type == "cuda" else peak_mb() * MB)
     steps = config.steps or max(1, round(config.epochs * loader.steps_per_epoch))
     if max_minutes:
         steps = max(1, int(max_minutes * 60 * PLANNED_SHARE / seconds))
@@ -64,7 +68,7 @@ def _estimate(module: Trainable, loader: Loader, config: TrainConfig, seed: int,
     return "\n".join(
         [
             f"parameters  {count:,} ({parts})",
-            f"weights     {count * 4 / MB:.0f} MB, with gradients and optimizer {count * 16 / MB:.0f} MB",
+            f"weights     {count * 4 / MB:.0f} MB, with gradients and optimizer {(count * 4 + beside) / MB:.0f} MB",
             f"memory      about {needed / MB:.0f} MB, of which {activations / MB:.0f} MB for {plural(clips, 'clip')} "
             f"at once{extrapolated}",
             *too_much,
