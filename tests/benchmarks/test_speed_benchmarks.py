@@ -74,3 +74,16 @@ def test_the_library_benchmark_measures_memory_speed_and_what_kills_change() -> 
     growth = [int(mb) for mb in re.findall(r"\+(\d+) MB", done.stdout.partition("| what")[0])]
     assert len(growth) == 2
     assert max(growth) < 200
+
+
+@pytest.mark.slow
+def test_the_scan_benchmark_prints_all_its_tables() -> None:
+    command = [sys.executable, str(BENCHMARKS / "selective_scan.py"), "--quick"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    for row in ("plain torch", "loop", "portable", "KB per step"):
+        assert row in done.stdout
+    # Each row of the machine's table: the native scan cannot be faster than its limit.
+    ratios = re.findall(r"GB/s.*\| +([\d.]+) +\| +[\d.]+ +\|$", done.stdout, re.MULTILINE)
+    assert len(ratios) >= 2
+    assert all(float(ratio) > 1 for ratio in ratios)

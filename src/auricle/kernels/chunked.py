@@ -60,10 +60,11 @@ def _chunk(
 ) -> tuple[Tensor, Tensor]:
     decays = torch.exp(torch.einsum("bel,es->lbes", d, A))
     inputs = torch.einsum("bel,bsl->lbes", d * u, B)
+    # Unbound, not indexed: the gradient of an index is as large as the chunk.
+    steps = list(zip(decays.unbind(0), inputs.unbind(0), strict=True))
     states = []
-    steps = range(len(decays))
-    for step in reversed(steps) if reverse else steps:
-        state = torch.addcmul(inputs[step], decays[step], state)
+    for decay, new in reversed(steps) if reverse else steps:
+        state = torch.addcmul(new, decay, state)
         states.append(state)
     stacked = torch.stack(states[::-1] if reverse else states)
     return torch.einsum("lbes,bsl->bel", stacked, C), state
