@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from auricle.errors import ConfigError
+from auricle.errors import CheckpointError, ConfigError
 from auricle.training import checkpoint as ckpt
 from auricle.training import finetune, pretrain
 
@@ -53,7 +53,12 @@ def test_the_crop_follows_the_window_of_the_checkpoint(tones: Path, wider: Path)
         pretrain.plan("ssast", [tones], init=wider, preset="test")
 
 
-@pytest.mark.parametrize("name", ["test", "ssast-test"])
+@pytest.mark.parametrize("name", ["tiny-patch", "ssast-tiny-patch"])
 def test_fine_tuning_from_scratch_takes_a_preset_by_either_name(name: str, tones: Path) -> None:
     plan = finetune.plan(name, [tones], random_weights=1)
-    assert (plan.method, plan.preset, plan.model.width) == ("ssast", "test", 48)
+    assert (plan.method, plan.preset, plan.model.width) == ("ssast", "tiny-patch", 192)  # type: ignore[attr-defined]
+
+
+def test_a_short_name_that_several_methods_have_is_answered_with_theirs(tones: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"test: no such checkpoint .*-test"):
+        finetune.plan("test", [tones], random_weights=1)
