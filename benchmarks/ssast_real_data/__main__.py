@@ -1,10 +1,11 @@
 """What is pretraining worth? SSAST pretrained once on unlabelled recordings and generated sound, judged on seven tasks.
 
     python -m benchmarks.ssast_real_data --out runs/real [--minutes 2,5,15,45,90] [--data ../shared/data/public]
+    python -m benchmarks.ssast_real_data --method ssamba --out runs/real-ssamba    # another method
 
 Run it in the folder of the repository. Killed and started again, it goes on where it was; with more minutes at the end
-of --minutes, it adds points to the curve. It writes results.json below --out and, with --page, the page
-docs/ssast_real_data.md and its picture. A minute is 200 steps, about what one core of an AMD EPYC does in a minute.
+of --minutes, it adds points to the curve. It writes results.json below --out and, with --page, docs/METHOD_real_data.md
+and its picture. A minute is 200 steps of any method, about what one core of an AMD EPYC does of SSAST's in a minute.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ def main() -> int:
     usual = Settings()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/real"))
+    parser.add_argument("--method", default=usual.method, help="what is pretrained, in its demo preset")
     parser.add_argument("--data", type=Path, help="folder of the recordings (AURICLE_DATA, else ../shared/data/public)")
     parser.add_argument("--minutes", type=budgets, default=usual.minutes, help="budgets of pretraining, rising")
     parser.add_argument("--compare-at", type=float, default=usual.compared_minutes, help="budget to compare corpora at")
@@ -42,11 +44,12 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of the pretraining")
     parser.add_argument("--only", choices=("both", "public", "generated"), help="one corpus, probes alone")
-    parser.add_argument("--page", action="store_true", help="write docs/ssast_real_data.md and its picture")
+    parser.add_argument("--page", action="store_true", help="write docs/METHOD_real_data.md and its picture")
     args = parser.parse_args()
     data = args.data or Path(os.environ.get("AURICLE_DATA") or REPOSITORY.parent / "shared/data/public")
     try:
         settings = Settings(
+            method=args.method,
             steps_per_minute=args.steps_per_minute,
             minutes=args.minutes,
             compared_minutes=args.compare_at,

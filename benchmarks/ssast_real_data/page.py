@@ -1,4 +1,4 @@
-"""The page and the picture: docs/ssast_real_data.md, made from the records and from nothing else."""
+"""The page and the picture: docs/ssast_real_data.md for SSAST, made from the records and from nothing else."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from auricle.environment import environment
 from auricle.evaluation.results import write_json, write_text
 from auricle.evaluation.style import INK, MARKERS, MUTED, OTHERS, PALETTE, WIDTH, new_figure, png, styled
+from auricle.methods import get_method, get_preset
 from auricle.metrics import Difference
 from auricle.training.precision import resolve_precision
 
@@ -29,7 +30,8 @@ Tables = dict[tuple[str, str], list[Line]]
 
 
 def write_page(bench: Bench, folder: Path) -> Path:
-    """Write `ssast_real_data.md` and `images/ssast_real_data.png` below `folder`; results.json below `out`."""
+    """Write `METHOD_real_data.md` and its picture in `images/` below `folder`; results.json below `out`."""
+    name = f"{bench.settings.method}_real_data"
     minutes = bench.settings.minutes
     systems = [f"{corpus}-{m:g}" for corpus in CORPORA for m in minutes]
     tables = {(h, p): lines(bench.out, h, p, [*STATISTICS, *systems]) for h in HEADS for p in POOLINGS}
@@ -39,7 +41,7 @@ def write_page(bench: Bench, folder: Path) -> Path:
     tuned_sets = tuned(bench.out)
     write_json(bench.out / "results.json", results(bench, tables, done, tuned_sets))
     (folder / "images").mkdir(parents=True, exist_ok=True)
-    (folder / "images/ssast_real_data.png").write_bytes(png(curves(tables, done), dpi=160))
+    (folder / f"images/{name}.png").write_bytes(png(curves(tables, done), dpi=160))
     parts = [
         INTRODUCTION.format(**facts(bench, main)),
         verdict(tables, main),
@@ -50,12 +52,12 @@ def write_page(bench: Bench, folder: Path) -> Path:
         f"From the {QUOTED_SOURCE}, not computed here (logistic regression; emodb as unweighted average recall):\n",
         quoted(),
         "## Over the budget, and over what was heard\n",
-        "![Points above random weights over minutes of pretraining](images/ssast_real_data.png)\n",
+        f"![Points above random weights over minutes of pretraining](images/{name}.png)\n",
         over_budget(tables, done),
         *(["## Fine-tuned\n", FINE_TUNED.format(**facts(bench, main)), fine_tuned(tuned_sets)] if tuned_sets else []),
-        NOTES,
+        *([NOTES] if bench.settings.method == Settings().method else []),
     ]
-    return write_text(folder / "ssast_real_data.md", "\n".join(parts))
+    return write_text(folder / f"{name}.md", "\n".join(parts))
 
 
 def facts(bench: Bench, main: str) -> dict[str, Any]:
@@ -65,7 +67,10 @@ def facts(bench: Bench, main: str) -> dict[str, Any]:
     record = read(bench.record("pretraining", main))
     generated = {"public": 0.0, "generated": record["hours"], "both": s.generated_hours}[corpus]
     missing = [f"{m:g}" for m in sorted({*s.minutes, *Settings().minutes}) if m > float(minutes)]
+    encoder = get_method(s.method).build_encoder(get_preset(s.method, s.preset).model)
     return {
+        "method": s.method.upper(),
+        "window": f"{encoder.window_samples / encoder.sample_rate:.1f}",
         "minutes": minutes,
         "steps": f"{round(float(minutes) * s.steps_per_minute):,}",
         "steps_per_minute": s.steps_per_minute,
@@ -83,7 +88,10 @@ def facts(bench: Bench, main: str) -> dict[str, Any]:
 def command(bench: Bench) -> str:
     """The command that computes these figures: what differs from its defaults."""
     s, usual = bench.settings, Settings()
+    only = not any(bench.out.glob(f"probes/*/{corpus}-*.json") for corpus in CORPORA[1:])
     options = {
+        "--method": (s.method, usual.method),
+        "--only": (CORPORA[0] if only else "", ""),
         "--minutes": (",".join(f"{m:g}" for m in s.minutes), ",".join(f"{m:g}" for m in usual.minutes)),
         "--compare-at": (f"{s.compared_minutes:g}", f"{usual.compared_minutes:g}"),
         "--steps-per-minute": (s.steps_per_minute, usual.steps_per_minute),

@@ -32,7 +32,7 @@ from auricle.tasks.windows import clip_means
 
 HEADS = ("ridge", "linear")
 STATISTICS = ("mfcc", "logmel")
-# Over time: the mean alone, as SSAST pools, or with the standard deviation, as the feature statistics have it.
+# Over time: the mean alone, as the methods pool, or with the standard deviation, as the feature statistics have it.
 POOLINGS = ("mean", "mean+std")
 CORPORA = ("both", "public", "generated")
 TEST_COLUMNS = ("split", "pitch_split")
@@ -50,6 +50,7 @@ class Settings:
     `compared_minutes` is the budget at which the corpora are compared, one of `minutes`.
     """
 
+    method: str = "ssast"
     preset: str = "demo"
     steps_per_minute: int = 200
     minutes: tuple[float, ...] = (2, 5, 15, 45, 90)
@@ -105,7 +106,7 @@ class Bench:
         say(f"pretraining on {corpus}, {minutes:g} minutes: {steps} steps" + (" more" if stage else ""))
         began = time.monotonic()
         auricle.pretrain(
-            "ssast",
+            s.method,
             paths,
             run,
             preset=s.preset,
