@@ -65,12 +65,13 @@ def pretrain(
     Under torchrun, its processes share each batch; the first one writes.
 
     Args:
-        method: "ssast".
+        method: such as "ssast"; `list_models()` has all, with their presets.
         data: folders, corpora, lists of files, several of these, or a `Manifest` of `auricle.data.formats.read_data`.
-        preset: configuration; `list_models()` has them.
+        preset: configuration of the method.
         settings: overrides of single settings, as `--set` on the command line.
         init: checkpoint to continue from.
-        steps, max_minutes: the budget, instead of the preset's.
+        steps: how many, instead of the preset's.
+        max_minutes: as many steps as fit in this time, instead.
         track: "tensorboard", "wandb" or "mlflow" keeps the curves too.
         monitor: labelled data on which nearest neighbours are tried at each validation; see `evaluation.monitor`.
     """

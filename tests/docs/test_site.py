@@ -18,18 +18,44 @@ FETCHED = re.compile(r"""(?:<(?:script|img|iframe|source)\b[^>]*\bsrc=|<link\b[^
 IN_STYLES = re.compile(r"""(?:url\(|@import\s+)["']?(https?:)?//[^"') ]+""")
 
 
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("site")
-    done = subprocess.run(
-        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)],
+# As in .ci/run. With --quiet, mkdocs hides warnings from itself, so that --strict stops at none.
+BUILD = ("mkdocs", "build", "--strict", "--site-dir")
+
+
+def built(folder: Path, config: Path = REPOSITORY / "mkdocs.yml") -> subprocess.CompletedProcess[str]:
+    """Build a site into a folder."""
+    return subprocess.run(
+        [sys.executable, "-m", *BUILD, str(folder), "--config-file", str(config)],
         cwd=REPOSITORY,
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "src")])},
         capture_output=True,
         text=True,
     )
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("site")
+    done = built(folder)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
+
+
+@pytest.mark.parametrize("link, fails", [("other.md", False), ("gone.md", True), ("other.md#gone", True)])
+def test_a_broken_link_fails_the_build(tmp_path: Path, link: str, fails: bool) -> None:
+    assert f"\n{' '.join(BUILD)} " in (REPOSITORY / ".ci" / "run").read_text(encoding="utf-8")
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    (docs / "index.md").write_text(f"# Home\n\n[A link]({link}), [another](other.md).\n")
+    (docs / "other.md").write_text("# Other\n")
+    config = tmp_path / "mkdocs.yml"
+    config.write_text(
+        f"INHERIT: {REPOSITORY / 'mkdocs.yml'}\ndocs_dir: {docs}\nextra_css: []\nhooks: []\nplugins: []\n"
+        "nav: [index.md, other.md]\n"
+    )
+    done = built(tmp_path / "site", config)
+    assert (done.returncode != 0) == fails, done.stderr
+    assert ("gone" in done.stderr) == fails
 
 
 def test_every_page_is_built_and_in_the_menu(site: Path) -> None:

@@ -59,7 +59,9 @@ def probe(
             weighted sum that is learned with the head); see `evaluation.layers`.
         pooling: "own" (as the method's paper pools, the last layer only), "mean", "rows" or "cls"; see `tasks.pooling`.
             Without it: own for the last layer, else mean.
-        label, split_column, group_column: see `auricle.data.splits.folds`.
+        label: the column of the classes.
+        split_column: the column of parts or folds; see `auricle.data.splits.folds`.
+        group_column: leaves one of its groups out at a time; see there.
         random_weights: gives the network fresh weights from that seed in place of its own.
         baselines: "mfcc", "logmel" (both read out by logistic regression, whatever `head` is), "random" (the same
             network from `seeds` seeds, read as the model is); each is compared with the model on the same items.
