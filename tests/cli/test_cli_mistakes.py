@@ -125,7 +125,10 @@ def test_a_wrong_option_says_what_it_takes(
 
 def test_a_missing_verb_and_an_unknown_one_list_the_verbs(cli: Cli) -> None:
     assert "COMMAND" in last_line(cli())
-    assert "'predict'" in last_line(cli("perdict"))
+    near = "invalid choice: 'perdict' (did you mean 'predict' or 'parity'?) (choose from 'pretrain',"
+    assert near in last_line(cli("perdict"))
+    assert "(did you mean 'pretrain'?)" in last_line(cli("pretrian"))
+    assert "did you mean" not in last_line(cli("zzz"))
     assert "following arguments are required: method, data, --out" in last_line(cli("pretrain"))
 
 
@@ -149,6 +152,15 @@ def test_embed_wants_a_file_that_can_be_written(cli: Cli, pretrained: Path, tone
     ):
         assert expected in last_line(cli("embed", pretrained, tones, "--out", place))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "folder.npz"]
+
+
+def test_an_option_of_another_command_is_not_recommended(cli: Cli) -> None:
+    # `finetune` has --task, `evaluate` does not.
+    outcome = cli("evaluate", "run", "data", "--task", "detection")
+    assert last_line(outcome).endswith("unrecognized arguments: --task detection")
+    assert outcome.err.startswith("usage: auricle evaluate ")
+    assert "(did you mean --split-column?)" in last_line(cli("evaluate", "run", "data", "--split-colum", "x"))
+    assert "(did you mean --version?)" in last_line(cli("--verison"))
 
 
 def test_options_are_not_abbreviated(cli: Cli, tones: Path) -> None:

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from auricle.errors import did_you_mean
+
 if TYPE_CHECKING:
     from auricle.data.items import Manifest
 
@@ -25,9 +27,17 @@ class Parser(argparse.ArgumentParser):
         # An abbreviation that a script uses would break when an option with the same beginning is added.
         super().__init__(*args, **{"allow_abbrev": False, **options})
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        # A command refuses what it does not know itself, with its own usage: argparse leaves that to the main parser,
+        # which knows the options of all.
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return found, unknown
+
     def error(self, message: str) -> NoReturn:
         words = message.removeprefix("unrecognized arguments: ").split() if "unrecognized" in message else []
-        options = [option for action in self._all_actions() for option in action.option_strings]
+        options = [option for action in self._actions for option in action.option_strings]
         for word in words:
             near = difflib.get_close_matches(word.partition("=")[0], options, n=1, cutoff=0.6)
             if word.startswith("-") and near:
@@ -35,13 +45,13 @@ class Parser(argparse.ArgumentParser):
         self.print_usage(sys.stderr)
         self.exit(2, f"error: {message}\n")
 
-    def _all_actions(self) -> list[argparse.Action]:
-        found = list(self._actions)
-        for action in self._actions:
-            if isinstance(action, argparse._SubParsersAction):
-                for sub in action.choices.values():
-                    found += sub._actions
-        return found
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        # Of an unknown command, the nearest one as well as the list.
+        if isinstance(action, argparse._SubParsersAction) and value not in action.choices:
+            known = ", ".join(repr(name) for name in action.choices)
+            near = did_you_mean(value, action.choices)
+            raise argparse.ArgumentError(action, f"invalid choice: {value!r}{near} (choose from {known})")
+        super()._check_value(action, value)
 
 
 def verb(verbs: Verbs, name: str, run: Callable[[argparse.Namespace], int], help: str) -> argparse.ArgumentParser:
