@@ -139,7 +139,28 @@ def test_a_name_that_is_not_utf8_has_a_row(model: Model, tmp_path: Path) -> None
     name = os.fsdecode(bytes(tmp_path) + b"/\xff.wav")
     soundfile.write(os.open(name, os.O_CREAT | os.O_RDWR), sound("buzz", 0.5, RATE, 0), RATE, format="WAV")
     library = auricle.embed_library(model, name, tmp_path / "x.parquet")
-    assert [path.split("/")[-1] for path in library.paths] == ["\\udcff.wav"]
+    # The table holds it in other words, and a library opens what is there.
+    written = parquet.read_table(tmp_path / "x.parquet").column("path").to_pylist()
+    assert [path.split("/")[-1] for path in written] == ["\\udcff.wav"]
+    assert list(library.paths) == [name]
+    # A name that looks like such words is itself.
+    plain = tmp_path / "\\udcff.wav"
+    plain.write_bytes(Path(name).read_bytes())
+    both = auricle.embed_library(model, [name, plain], tmp_path / "both.parquet")
+    assert str(plain) in both.paths
+
+
+def test_a_file_whose_name_is_not_utf8_is_found_told_and_heard(cli: Cli, pretrained: Path, tmp_path: Path) -> None:
+    name = os.fsdecode(bytes(tmp_path) + b"/\xff.wav")
+    soundfile.write(os.open(name, os.O_CREAT | os.O_RDWR), sound("buzz", 0.5, RATE, 0), RATE, format="WAV")
+    for table in ("x.parquet", "x.npz"):
+        assert cli("embed", pretrained, name, "--out", tmp_path / table).code == 0
+        places = {"--json": tmp_path / "hits.json", "--page": tmp_path / "hits.html"}
+        done = cli("search", tmp_path / table, name, *(word for pair in places.items() for word in pair))
+        assert done.code == 0, done.err
+        assert "\\udcff.wav" in done.out
+        assert json.loads((tmp_path / "hits.json").read_text())["hits"][0]["path"] == name
+        assert "cannot be heard any more" not in (tmp_path / "hits.html").read_text()
 
 
 # Whatever happens ---------------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 A row is a stretch of a file and its vector. In a `.parquet` file the columns are
 
-path    string
+path    string; a byte of a name that is not UTF-8 is written as \\udcXX
 start   float64, seconds
 end     float64, seconds
 vector  fixed-size list of D float32
@@ -29,6 +29,8 @@ plan             SHA-256 of all that was asked for: files with their times of ch
 from __future__ import annotations
 
 import json
+import os
+import re
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -111,8 +113,7 @@ def _write_parquet(path: Path, rows: Iterable[Rows], metadata: Mapping[str, Any]
             held.clear()
 
         for group in rows:
-            # A name that is not UTF-8 cannot be one here: its odd bytes are written as \udcXX.
-            names = [name.encode("utf-8", "backslashreplace").decode("utf-8") for name in group.path]
+            names = [_to_utf8(name) for name in group.path]
             vectors = pa.FixedSizeListArray.from_arrays(pa.array(group.vector.ravel()), width)
             columns = [pa.array(names, pa.string()), pa.array(group.start), pa.array(group.end), vectors]
             held.append(pa.Table.from_arrays(columns, schema=schema))
@@ -212,7 +213,20 @@ def open_library(path: str | Path) -> Library:
     with _parquet(path) as file:
         metadata = _metadata(path, (file.schema_arrow.metadata or {}).get(b"auricle", b"").decode())
         table = file.read(["path", "start", "end"])
-    return Library(path, metadata, *(table.column(name).to_numpy() for name in ("path", "start", "end")))
+    starts, ends = (table.column(name).to_numpy() for name in ("start", "end"))
+    names = [_from_utf8(name) for name in table.column("path").to_pylist()]
+    return Library(path, metadata, np.array(names, object), starts, ends)
+
+
+def _to_utf8(name: str) -> str:
+    """A path as a string of Parquet: where a name is not UTF-8, its odd bytes are written as \\udcXX."""
+    return name.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _from_utf8(name: str) -> str:
+    """The reverse of `_to_utf8`. A name that holds such a sequence itself is told apart by what exists."""
+    odd = re.sub(r"\\u(dc[89a-f][0-9a-f])", lambda match: chr(int(match[1], 16)), name)
+    return name if odd == name or os.path.lexists(name) else odd
 
 
 def _read_npz(path: Path, names: tuple[str, ...] = ("embeddings",)) -> dict[str, NDArray[Any]]:
