@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+from auricle.config import TrainConfig
 from auricle.errors import ConfigError
 from auricle.methods import get_method
 from auricle.training import estimate, finetune, memory, planning, pretrain, step
@@ -42,7 +43,7 @@ def test_a_pretraining_is_counted_without_being_begun(tones: Path, monkeypatch: 
     assert f"{per_epoch:.0f} steps per epoch" in text
     assert number(text, "steps") == 3 * per_epoch
 
-    monkeypatch.setattr(estimate, "measure", lambda *job: (0.5, 0.0))
+    monkeypatch.setattr(estimate, "measure", lambda *job: estimate.Cost(0.5, 0.0, 0.0))
     assert number(estimate.pretraining(plan, max_minutes=10), "steps") == int(600 * planning.PLANNED_SHARE / 0.5)
 
 
@@ -55,7 +56,7 @@ def test_a_finetuning_is_counted_without_being_begun(tones: Path, pretrained: Pa
 
 
 def test_a_teacher_has_no_gradients_and_no_optimizer(tones: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(estimate, "measure", lambda *job: (0.5, 0.0))
+    monkeypatch.setattr(estimate, "measure", lambda *job: estimate.Cost(0.5, 0.0, 0.0))
     plan = pretrain.plan("asit", [tones], preset="test")
     text, module = estimate.pretraining(plan), pretrain.build(plan)
     learned, count = (sum(p.numel() for p in module.parameters() if p.requires_grad or also) for also in (False, True))
@@ -81,18 +82,19 @@ def test_a_batch_is_extrapolated_from_one_and_two_clips(tones: Path, monkeypatch
     monkeypatch.setattr(
         estimate, "forward", lambda m, batch, *rest: (seen.append(len(batch)), step.forward(m, batch, *rest))[1]
     )
-    seconds, kept = estimate.measure(module, loader, plan.train, 0, torch.device("cpu"))
+    cost = estimate.measure(module, loader, plan.train, 0, torch.device("cpu"))
     assert set(seen) == {1, 2}
     # What a whole batch really keeps and takes.
     begin = time.monotonic()
     whole = estimate._forward_backward(module, next(iter(loader)), 0, "fp32")
     took = time.monotonic() - begin
-    assert kept == pytest.approx(whole, rel=0.1)
+    assert cost.memory(12) == pytest.approx(whole, rel=0.1)
     # A busy machine takes several times as long.
-    assert took / 10 < seconds < took * 10
+    assert took / 10 < cost.seconds < took * 10
     # A micro-batch is what is held at once.
     accumulated = dataclasses.replace(plan.train, accumulate=6)
-    assert estimate.measure(module, loader, accumulated, 0, torch.device("cpu"))[1] == pytest.approx(whole / 6, rel=0.1)
+    pair = estimate.measure(module, loader, accumulated, 0, torch.device("cpu"))
+    assert pair.memory(2) == pytest.approx(whole / 6, rel=0.1)
     text = estimate.pretraining(plan)
     assert "for 12 clips at once, extrapolated from one and two" in text
     assert number(text, "memory") > whole / 2**20
@@ -125,15 +127,38 @@ def test_memory_that_runs_out_is_one_sentence_of_advice(
     assert (outcome.code, outcome.err) == (2, expected)
 
 
-def test_a_dry_run_says_when_memory_will_not_do(tones: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plan = pretrain.plan("ssast", [tones], preset="test")
+def test_a_dry_run_says_when_memory_will_not_do_and_what_would(tones: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = {"batch_size": 24, "precision": "fp32"}
+    plan = pretrain.plan("ssast", [tones], preset="test", settings=settings)
     assert "too much" not in estimate.pretraining(plan)
-    monkeypatch.setattr(estimate, "available_mb", lambda device: 120.0)
-    (line,) = (line for line in estimate.pretraining(plan).splitlines() if line.startswith("too much"))
-    assert line == (
-        "too much    of 120 MB available: raise accumulate (--set accumulate=2), or lower batch_size "
-        "(--set batch_size=4), or shorten crop_seconds (--set crop_seconds=0.3275)"
-    )
+    learned = 12 * sum(p.numel() for p in pretrain.build(plan).parameters()) / 2**20
+    monkeypatch.setattr(estimate, "peak_mb", lambda: 100.0)
+    monkeypatch.setattr(estimate, "measure", lambda *job: estimate.Cost(0.5, 30 * 2**20, 20 * 2**20))
+
+    def advice(room: float) -> str:
+        """What is said when clips may take so many MB."""
+        monkeypatch.setattr(estimate, "available_mb", lambda device: 100 + learned + room)
+        (line,) = (line for line in estimate.pretraining(plan).splitlines() if line.startswith("too much"))
+        return line.partition(" available: ")[2]
+
+    # Where five fit, 24 is cut into six pieces, as it has no five equal ones.
+    for room, accumulate, batch_size, crop in ((111.0, 6, 5, "0.1364"), (30.0, 24, 1, "0.02729")):
+        assert advice(room) == (
+            f"raise accumulate (--set accumulate={accumulate}), or lower batch_size (--set batch_size={batch_size}), "
+            f"or shorten crop_seconds (--set crop_seconds={crop})"
+        )
+    assert advice(15.0) == "take one clip at a time, shorter (--set accumulate=24 and --set crop_seconds=0.3275)"
+    assert advice(-5.0) == "the network alone does not fit; take a smaller preset, or a machine with more memory"
+
+
+def test_advice_on_memory_can_be_followed() -> None:
+    config = TrainConfig(batch_size=30, accumulate=3, crop_seconds=4.0)
+    for fits in (1.0, 2.0, 4.0, 7.0, 9.0):
+        text = memory.remedies(config, fits)
+        accumulate, batch_size = (int(re.findall(rf"{name}=(\d+)", text)[0]) for name in ("accumulate", "batch_size"))
+        assert 30 / TrainConfig(batch_size=30, accumulate=accumulate).accumulate <= fits
+        assert TrainConfig(batch_size=batch_size, accumulate=3).batch_size / 3 <= fits
+    assert "accumulate=" not in memory.remedies(config, 4.0, whole_batch=True)
 
 
 def test_the_limit_of_a_container_counts(tmp_path: Path) -> None:

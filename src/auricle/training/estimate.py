@@ -5,8 +5,10 @@ A full batch may not fit, so none is computed: one and two clips are, and the ba
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -25,6 +27,31 @@ from auricle.training.precision import resolve_precision
 from auricle.training.step import forward
 
 MB = 2**20
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a step takes.
+
+    Attributes:
+        seconds: of a whole step.
+        first: bytes that the forward pass of one clip keeps for the backward pass.
+        further: bytes that each clip more adds.
+    """
+
+    seconds: float
+    first: float
+    further: float
+
+    def memory(self, clips: int) -> float:
+        """Bytes for so many clips at once."""
+        return self.first + self.further * (clips - 1)
+
+    def clips_within(self, room: float) -> float:
+        """How many clips fit into so many bytes at once: a whole number, or below 1 the share of the first clip."""
+        if room < self.first:
+            return max(0.0, room / self.first)
+        return 1.0 + math.floor((room - self.first) / self.further) if self.further else math.inf
 
 
 def parameters(method: Method, config: MethodConfig) -> int:
@@ -54,17 +81,23 @@ def _estimate(module: Trainable, loader: Loader, config: TrainConfig, seed: int,
     # The rest is a teacher, or a network that is not fine-tuned.
     rest = f"{count - inside:,} in heads" if learned == count else f"{learned:,} that learn"
     parts = f"{inside:,} in the encoder, {rest}"
-    seconds, activations = measure(module, loader, config, seed, device)
-    clips = -(-loader.batch_size // config.accumulate)
+    cost = measure(module, loader, config, seed, device)
+    seconds, clips = cost.seconds, -(-loader.batch_size // config.accumulate)
+    activations = cost.memory(clips)
     # Weights, and for those that learn a gradient and two moments, of fp32; the weights are there already.
     beside = 12 * learned
-    needed = activations + beside + (4 * count if device.type == "cuda" else peak_mb() * MB)
+    fixed = beside + (4 * count if device.type == "cuda" else peak_mb() * MB)
+    needed = fixed + activations
     steps = config.steps or max(1, round(config.epochs * loader.steps_per_epoch))
     if max_minutes:
         steps = max(1, int(max_minutes * 60 * PLANNED_SHARE / seconds))
     extrapolated = ", extrapolated from one and two" if clips > 2 else ""
     available = available_mb(device)
-    too_much = [f"too much    of {available:.0f} MB available: {remedies(config)}"] if needed / MB > available else []
+    too_much = []
+    if needed / MB > available:
+        fits = cost.clips_within(available * MB - fixed)
+        advice = remedies(config, fits, loader.batch_size, getattr(module, "whole_batch", False))
+        too_much = [f"too much    of {available:.0f} MB available: {advice}"]
     return "\n".join(
         [
             f"parameters  {count:,} ({parts})",
@@ -81,13 +114,11 @@ def _estimate(module: Trainable, loader: Loader, config: TrainConfig, seed: int,
     )
 
 
-def measure(
-    module: Trainable, loader: Loader, config: TrainConfig, seed: int, device: torch.device
-) -> tuple[float, float]:
-    """Seconds of a step, and bytes that the forward pass of a micro-batch keeps for the backward pass.
+def measure(module: Trainable, loader: Loader, config: TrainConfig, seed: int, device: torch.device) -> Cost:
+    """The cost of a step.
 
-    Both grow linearly with the clips of a micro-batch, so those of one clip and of two say the rest. The memory is that
-    of the longest clips; the time is scaled to clips of mean length.
+    Time and memory grow linearly with the clips of a micro-batch, so those of one clip and of two say the rest. The
+    memory is that of the longest clips; the time is scaled to clips of mean length.
     """
     items, crop = loader.dataset.items, loader.dataset.crop / loader.rate
     lengths = np.array([min(item.duration, crop) for item in items])[loader.slots]
@@ -110,7 +141,10 @@ def measure(
             times[size].append(time.monotonic() - start)
     medians = {size: sorted(t)[len(t) // 2] for size, t in times.items()}
     seconds = config.accumulate * _extrapolate(medians, clips) * float(lengths.mean() / lengths.max())
-    return seconds + _optimizer_seconds(module, config) + reading, _extrapolate(kept, clips)
+    seconds += _optimizer_seconds(module, config) + reading
+    if len(sizes) == 1:
+        return Cost(seconds, kept[clips] / clips, kept[clips] / clips)
+    return Cost(seconds, kept[1], max(0, kept[2] - kept[1]))
 
 
 def _extrapolate(values: Mapping[int, float], size: int) -> float:

@@ -38,13 +38,41 @@ def enough_memory(config: TrainConfig) -> Iterator[None]:
         ) from None
 
 
-def remedies(config: TrainConfig) -> str:
-    """What needs less memory; accumulating micro-batches comes first, as it changes no result."""
-    more = next((n for n in range(2 * config.accumulate, config.batch_size + 1) if config.batch_size % n == 0), 0)
-    found = [f"raise accumulate (--set accumulate={more})"] if more else []
-    found += [f"lower batch_size (--set batch_size={config.batch_size // 2})"] if config.batch_size > 1 else []
-    found += [f"shorten crop_seconds (--set crop_seconds={config.crop_seconds / 2:g})"]
+def remedies(config: TrainConfig, fits: float | None = None, batch_size: int = 0, whole_batch: bool = False) -> str:
+    """What needs less memory; accumulating micro-batches comes first, as it changes no result.
+
+    Args:
+        fits: how many clips fit at once, or the share of one that does; 0: none however short. Where it is not known
+            (None), the advice is half of what did not fit.
+        batch_size: clips of a batch, where the data holds fewer than the settings say.
+        whole_batch: the batch cannot be cut into pieces.
+    """
+    if fits is not None and fits <= 0:
+        return "the network alone does not fit; take a smaller preset, or a machine with more memory"
+    batch_size = batch_size or config.batch_size
+    held = -(-batch_size // config.accumulate)
+    room = held / 2 if fits is None else fits
+    found = []
+    if held > 1 and room >= 1:
+        most = int(room)
+        pieces = (n for n in range(-(-batch_size // most), config.batch_size + 1) if config.batch_size % n == 0)
+        found += [] if whole_batch else [f"raise accumulate (--set accumulate={next(pieces)})"]
+        found += [f"lower batch_size (--set batch_size={most * config.accumulate})"]
+    elif held > 1:
+        # Not even one clip fits as it is.
+        found += [
+            f"take one clip at a time, shorter (--set accumulate={config.batch_size} and "
+            f"--set crop_seconds={_rounded_down(config.crop_seconds * room)})"
+        ]
+        return found[0]
+    found += [f"shorten crop_seconds (--set crop_seconds={_rounded_down(config.crop_seconds * room / held)})"]
     return ", or ".join(found)
+
+
+def _rounded_down(seconds: float) -> str:
+    """With four significant digits."""
+    digits = 3 - math.floor(math.log10(seconds))
+    return f"{math.floor(seconds * 10**digits) / 10**digits:g}"
 
 
 def peak_mb() -> float:
