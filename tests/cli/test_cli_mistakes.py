@@ -127,7 +127,7 @@ def test_a_missing_verb_and_an_unknown_one_list_the_verbs(cli: Cli) -> None:
     assert "COMMAND" in last_line(cli())
     near = "invalid choice: 'perdict' (did you mean 'predict' or 'parity'?) (choose from 'pretrain',"
     assert near in last_line(cli("perdict"))
-    assert "(did you mean 'pretrain'?)" in last_line(cli("pretrian"))
+    assert "(did you mean 'pretrain' or 'predict'?)" in last_line(cli("pretrian"))
     assert "did you mean" not in last_line(cli("zzz"))
     assert "following arguments are required: method, data, --out" in last_line(cli("pretrain"))
 
