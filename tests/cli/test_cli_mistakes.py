@@ -160,7 +160,6 @@ def test_an_option_of_another_command_is_not_recommended(cli: Cli) -> None:
     assert last_line(outcome).endswith("unrecognized arguments: --task detection")
     assert outcome.err.startswith("usage: auricle evaluate ")
     assert "(did you mean --split-column?)" in last_line(cli("evaluate", "run", "data", "--split-colum", "x"))
-    assert "(did you mean --version?)" in last_line(cli("--verison"))
 
 
 def test_options_are_not_abbreviated(cli: Cli, tones: Path) -> None:
