@@ -353,7 +353,10 @@ def expand(
             manifest = read_data(path, format)
             for note in manifest.notes:
                 tell(note)
-            found = {*(item.streams["audio"].path for item in manifest), *(name for name, _ in manifest.skipped)}
+            found = {
+                *(item.streams["audio"].path for item in manifest),
+                *(skipped.path for skipped in manifest.skipped),
+            }
             files += sorted(map(Path, found))
         else:
             files.append(path)

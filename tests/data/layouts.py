@@ -55,4 +55,4 @@ def only(manifest: Manifest) -> Item:
 
 def lost(manifest: Manifest) -> dict[str, str]:
     """Reasons by the path from the root of what was left out."""
-    return {Path(path).relative_to(manifest.root).as_posix(): reason for path, reason in manifest.skipped}
+    return {Path(path).relative_to(manifest.root).as_posix(): reason for path, reason, _ in manifest.skipped}

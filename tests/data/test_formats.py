@@ -86,12 +86,15 @@ def test_unreadable_files_are_listed(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.wav")
     manifest = read_data(tmp_path)
     assert manifest.ids == ("good.wav",)
-    assert dict(manifest.skipped) == {
+    assert {path: reason for path, reason, _ in manifest.skipped} == {
         str(tmp_path / "text.wav"): "not audio",
         str(tmp_path / "zero.flac"): "not audio",
         str(tmp_path / "gone.wav"): "missing",
         str(tmp_path / "pipe.wav"): "not audio",
     }
+    details = {Path(path).name: detail for path, _, detail in manifest.skipped}
+    assert details["zero.flac"] == "the file is empty"
+    assert details["pipe.wav"] == "this is a pipe, socket or device; copy the sound into a file first"
 
 
 def test_a_folder_without_usable_audio_is_refused(tmp_path: Path) -> None:
@@ -101,7 +104,9 @@ def test_a_folder_without_usable_audio_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="of 1 file none is a sound file"):
         read_data(tmp_path)
     table(tmp_path / "a.wav", "x")
-    with pytest.raises(DataError, match=r"of 1 sound file none can be read, such as .*a\.wav \(not audio\)"):
+    with pytest.raises(
+        DataError, match=r"of 1 sound file none can be read, such as .*a\.wav \(not audio: its first bytes belong"
+    ):
         read_data(tmp_path)
 
 
@@ -188,6 +193,27 @@ def test_names_in_the_other_unicode_form_are_found(tmp_path: Path, form: str) ->
     assert len(read_data(listed)) == 1
 
 
+def test_another_extension_than_listed_is_found_for_the_events_too(tmp_path: Path) -> None:
+    sound(tmp_path / "Ünï.WAV")
+    sound(tmp_path / "b.flac")
+    table(tmp_path / "manifest.csv", "path,label\nÜnï.wav,x\nb.wav,y\n")
+    table(tmp_path / "events.csv", "path,onset,offset,label\nÜnï.wav,0,0.1,z\n")
+    manifest = read_data(tmp_path)
+    assert manifest.ids == ("b.flac", "Ünï.WAV")
+    assert manifest[1].events == (Event(0.0, 0.1, "z"),)
+
+
+def test_video_beside_sound_is_left_out_and_said(tmp_path: Path) -> None:
+    sound(tmp_path / "s.wav")
+    for name in ("b.mp4", "c.MKV"):
+        (tmp_path / name).touch()
+    manifest = read_data(tmp_path)
+    assert manifest.ids == ("s.wav",)
+    assert manifest.notes[0].endswith(
+        ": 1 item; 2 video files left out beside other sound (a list that names them is read)"
+    )
+
+
 def test_paths_with_backslashes_and_dots_and_from_the_root(tmp_path: Path) -> None:
     sound(tmp_path / "lists" / "in" / "a.wav")
     sound(tmp_path / "audio" / "b.wav")
@@ -215,7 +241,7 @@ def test_unreadable_listed_files_are_kept_out_and_listed(tmp_path: Path) -> None
     table(tmp_path / "bad.wav", "text")
     manifest = read_data(table(tmp_path / "x.csv", "path,label\nbad.wav,x\na.wav,y\n"))
     assert manifest.ids == ("a.wav",)
-    assert manifest.skipped == ((str(tmp_path / "bad.wav"), "not audio"),)
+    assert [skipped[:2] for skipped in manifest.skipped] == [(str(tmp_path / "bad.wav"), "not audio")]
     with pytest.raises(DataError, match="of 1 sound file none can be read"):
         read_data(table(tmp_path / "y.csv", "path,label\nbad.wav,x\n"))
 
@@ -245,6 +271,9 @@ def test_files_that_are_no_manifest(tmp_path: Path) -> None:
         read_data(tmp_path / "none")
     with pytest.raises(DataError, match="a sound file is not a data set; give its folder"):
         read_data(sound(tmp_path / "a.wav"))
+    (tmp_path / "a.M4A").touch()
+    with pytest.raises(DataError, match="a sound file is not a data set; give its folder"):
+        read_data(tmp_path / "a.M4A")
     (tmp_path / "x.bin").write_bytes(b"\x7fELF\0\0\0")
     with pytest.raises(DataError, match="not a manifest: it is not text"):
         read_data(tmp_path / "x.bin")
@@ -305,7 +334,7 @@ def test_several_sources(tmp_path: Path) -> None:
     manifest = read_data([tmp_path / "x" / "dogs", tmp_path / "x" / "birds"])
     assert manifest.ids == ("birds/a.wav", "dogs/wav/a.wav")
     assert manifest.root == tmp_path / "x"
-    assert [Path(path).name for path, _ in manifest.skipped] == ["bad.wav"]
+    assert [Path(skipped.path).name for skipped in manifest.skipped] == ["bad.wav"]
     with pytest.raises(DataError, match=r"column 'label' is empty for 1 of 2 items \(first: birds/a\.wav\)"):
         manifest.labels_of("label")
     assert read_data([tmp_path / "x" / "birds", tmp_path / "x" / "dogs"]).hash == manifest.hash

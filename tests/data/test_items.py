@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from auricle.data.items import AudioRef, Event, Item, Manifest
+from auricle.data.items import AudioRef, Event, Item, Manifest, Skipped
 from auricle.errors import DataError
 from auricle.files import atomic_path
 
@@ -126,7 +126,7 @@ def full(root: Path) -> Manifest:
         (Event(0.1, 0.2, "ä"), Event(0.3, 0.4, "b")),
         1.5,
     )
-    skipped = ((str(root / "bad.wav"), "not audio"),)
+    skipped = (Skipped(str(root / "bad.wav"), "not audio", "the file is empty"),)
     return Manifest((*manifest_of(root).items, rich), root, "somewhere", skipped)
 
 
@@ -158,7 +158,7 @@ def test_a_saved_manifest_moves_with_its_data(folder: Path, tmp_path: Path, wher
     shutil.move(tmp_path, moved)
     loaded = Manifest.load(moved / "sounds" / where / "list.jsonl")
     assert loaded.root == moved / "sounds"
-    assert loaded.skipped == ((str(moved / "sounds" / "bad.wav"), "not audio"),)
+    assert loaded.skipped == (Skipped(str(moved / "sounds" / "bad.wav"), "not audio", "the file is empty"),)
     assert all(Path(ref.path).is_file() for item in loaded for ref in item.streams.values())
     shutil.move(moved, tmp_path)
 

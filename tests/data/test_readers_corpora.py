@@ -39,7 +39,7 @@ def test_esc50(tmp_path: Path) -> None:
         "target": "0",
     }
     assert [fold.name for fold in folds(manifest)] == ["fold1", "fold5"]
-    assert lost(manifest) == {"2-1-A-1.wav": "missing"}
+    assert lost(manifest) == {"audio/2-1-A-1.wav": "missing"}
     assert manifest.notes[0].endswith(
         "read as esc50 (it holds meta/esc50.csv): 2 items, 1 missing; not the whole corpus: "
         "2 of 2,000 published clips, 1 of 400 published fold1, 0 of 400 published fold2, 0 of 400 published fold3, "
@@ -113,7 +113,7 @@ def test_fsd50k(tmp_path: Path) -> None:
         "FSD50K.eval_audio/37199.flac": ("Bark", "test"),
     }
     assert manifest[1].labels["mids"] == "/m/02sgy;/m/0342h;/m/04rlf"
-    assert lost(manifest) == {"FSD50K.dev_audio/7": "missing"}
+    assert lost(manifest) == {"FSD50K.dev_audio/7.wav": "missing"}
     assert "3 of 51,197 published clips, 1 of 36,796 published train, 1 of 4,170 published val" in manifest.notes[0]
 
 
@@ -145,7 +145,7 @@ def test_audioset_weak(tmp_path: Path) -> None:
     }
     assert manifest[2].streams["audio"] == AudioRef(str(tmp_path / "eval" / "whole_video.wav"), 0.5, 1.5)
     assert manifest[2].duration == 1.0
-    assert lost(manifest) == {"gone0000000 from 5 s": "missing"}
+    assert lost(manifest) == {"gone0000000_5.wav": "missing"}
     assert manifest.notes[0].endswith("3 items, 1 missing; not the whole corpus: 3 of 4 published clips")
 
 
@@ -163,6 +163,34 @@ def test_audioset_strong_beside_weak(tmp_path: Path) -> None:
     assert (item.labels["label"], item.labels["split"]) == ("Speech;Gush", "train")
     alone = only(read_as("audioset", tmp_path / "audioset_train_strong.tsv"))
     assert (alone.events, alone.labels["split"]) == (item.events, "train")
+
+
+def test_audioset_counts_the_clips_of_each_kind_of_list(tmp_path: Path) -> None:
+    text(
+        tmp_path / "eval_segments.csv",
+        '# num_ytids=3, num_segs=3\na, 0, 10, "/m/1"\nb, 0, 10, "/m/1"\ngone, 0, 10, "/m/1"\n',
+    )
+    text(
+        tmp_path / "audioset_eval_strong.tsv",
+        "segment_id\tstart_time_seconds\tend_time_seconds\tlabel\nother_0\t0\t1\t/m/1\na_0\t0\t1\t/m/1\n",
+    )
+    sounds(tmp_path, "a.wav", "b.wav", "other.wav")
+    manifest = read_as("audioset", tmp_path)
+    assert manifest.notes[0].endswith(
+        "3 items, 1 missing; not the whole corpus: 2 of 3 published clips with weak labels, "
+        "2 of 16,996 published clips with strong labels"
+    )
+
+
+def test_audioset_lists_of_any_name(tmp_path: Path) -> None:
+    """Also one that the user cut; it states no count, so nothing is said of completeness."""
+    text(tmp_path / "My_Segments.CSV", '# YTID, start_seconds, end_seconds, positive_labels\na, 0, 10, "/m/1,/m/2"\n')
+    text(tmp_path / "._My_Segments.CSV", "# YTID, start_seconds, end_seconds, positive_labels\n")
+    text(tmp_path / "other_segments.csv", "path,label\na.wav,x\n")
+    sounds(tmp_path, "a.wav", "b.wav")
+    manifest = read_as("audioset", tmp_path)
+    assert only(manifest).labels == {"mids": "/m/1;/m/2", "label": "/m/1;/m/2"}
+    assert manifest.notes[0].endswith("read as audioset (it holds My_Segments.CSV): 1 item")
 
 
 @pytest.mark.parametrize(
@@ -201,7 +229,7 @@ def test_hear_scenes(tmp_path: Path) -> None:
         "valid/1.wav": {"label": "b", "split": "valid"},
     }
     assert Path(manifest[2].streams["audio"].path) == tmp_path / "48000" / "valid" / "1.WAV"
-    assert [path.rpartition("/")[2] for path, _ in manifest.skipped] == ["2.wav"]
+    assert lost(manifest) == {"48000/test/2.wav": "missing"}
 
 
 def test_hear_events_are_milliseconds(tmp_path: Path) -> None:
@@ -213,7 +241,10 @@ def test_hear_events_are_milliseconds(tmp_path: Path) -> None:
     assert manifest[0].labels == {"label": "a", "split": "fold00"}
     assert manifest[1].events == ()
     text(tmp_path / "fold00.json", '{"1.wav": [{"start": 500.0, "label": "a"}]}')
-    with pytest.raises(DataError, match=r'fold00\.json: expected labels, or events with "start", "end" and "label"'):
+    with pytest.raises(DataError, match=r"fold00\.json: '1\.wav': expected labels, or events with \"start\", \"end\""):
+        read_data(tmp_path)
+    text(tmp_path / "fold00.json", '{"1.wav": [{"start": 500.0, "end": 20, "label": "a"}]}')
+    with pytest.raises(DataError, match=r"fold00\.json: '1\.wav': expected 0 <= onset < offset, got onset 0\.5"):
         read_data(tmp_path)
 
 
@@ -251,7 +282,7 @@ def test_desed(tmp_path: Path) -> None:
     }
     assert items["train/synthetic21_train/soundscapes/0.wav"].events == (Event(0.5, 1.25, "Dog"),)
     assert items["validation/Yv.wav"].events == (Event(0.0, 2.0, "Cat"),)
-    assert [path.rpartition("/")[2] for path, _ in manifest.skipped] == ["Ygone.wav"]
+    assert lost(manifest) == {"audio/train/weak/Ygone.wav": "missing"}
     assert manifest.notes[0].endswith(
         "5 items, 1 missing; listed: 2 of 1,578 published weak, 1 of 14,412 published unlabel_in_domain, "
         "1 of 1,168 published validation"
@@ -337,7 +368,7 @@ def test_voxceleb1(tmp_path: Path) -> None:
         "nationality": "Ireland",
         "set": "dev",
     }
-    assert lost(manifest) == {"id10002/gone/00001": "missing"}
+    assert lost(manifest) == {"wav/id10002/gone/00001.wav": "missing"}
     assert "3 of 153,516 published clips, 1 of 138,361 published train" in manifest.notes[0]
 
 
@@ -351,5 +382,5 @@ def test_voxceleb1_as_the_archives_unpack(tmp_path: Path) -> None:
 
 def test_a_corpus_of_which_nothing_is_there(tmp_path: Path) -> None:
     text(tmp_path / "meta" / "esc50.csv", ESC)
-    with pytest.raises(DataError, match=r"esc50\.csv: 3 of the 3 listed files are missing: 1-100032-A-0\.wav, "):
+    with pytest.raises(DataError, match=r"esc50\.csv: 3 of the 3 listed files are missing: audio/1-100032-A-0\.wav, "):
         read_data(tmp_path)

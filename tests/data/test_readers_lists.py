@@ -3,6 +3,7 @@
 import json
 import unicodedata
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from layouts import only, read_as, sound, sounds, text, windows
@@ -10,6 +11,7 @@ from layouts import only, read_as, sound, sounds, text, windows
 from auricle.data import readers
 from auricle.data.formats import read_data
 from auricle.data.items import AudioRef
+from auricle.data.readers import table
 from auricle.errors import ConfigError, DataError
 
 # SSAST -----------------------------------------------------------------------------------------------------------
@@ -94,6 +96,7 @@ def test_kaldi_segments(tmp_path: Path) -> None:
     [
         ("wav.scp", "r sox a.mp3 -t wav - |\n", "line 1: 'r' is the output of a command, and auricle runs no commands"),
         ("segments", "u r 0\n", r"segments: line 1: expected UTTERANCE RECORDING START END"),
+        ("reco2dur", "q 1\nr long\n", "reco2dur: line 2: expected seconds, got 'long'"),
         ("segments", "u r 2 1\n", "expected 0 <= start < end, got 2 and 1"),
         ("segments", "u q 0 1\n", "'u' is cut from 'q', which wav.scp does not have"),
         ("wav.scp", "r a.wav\nq b.wav\n", r"1 of the 2 listed files are missing: b\.wav"),
@@ -256,9 +259,41 @@ def test_a_format_that_does_not_exist_or_does_not_fit(tmp_path: Path) -> None:
     sounds(tmp_path, "a.wav")
     with pytest.raises(ConfigError, match=r"no format 'ecs50' \(did you mean 'esc50'.*; the formats are esc50, "):
         read_data(tmp_path, "ecs50")
-    for name in set(readers.READERS) - {"folder"}:
-        with pytest.raises(DataError):
-            read_data(tmp_path, name)
+    for name, (_, looks_for) in readers.READERS.items():
+        if name != "folder":
+            with pytest.raises(DataError) as error:
+                read_data(tmp_path, name)
+            assert str(error.value) == (
+                f"{tmp_path}: it cannot be read as {name}, which looks for {looks_for}; "
+                f"leave out --format to detect what it is."
+            )
+    listed = text(tmp_path / "x.csv", "path,label\na.wav,x\n")
+    by_line = {
+        "nemo": "line 1 is not",
+        "manifest": "line 1 is not",
+        "fairseq": "line 2: exp",
+        "audioset": "line 1: exp",
+    }
+    for name in set(readers.READERS) - {"csv", *by_line}:
+        with pytest.raises(DataError, match=f"x.csv: it cannot be read as {name}, which looks for "):
+            read_data(listed, name)
+    for name, message in by_line.items():
+        with pytest.raises(DataError, match=rf"x\.csv: {message}"):
+            read_data(listed, name)
+
+
+def test_missing_files_are_an_error_of_a_reader_that_does_not_say_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = text(tmp_path / "x.csv", "path\na.wav\nb.wav\n")
+    sounds(tmp_path, "a.wav")
+    monkeypatch.setattr(readers, "get_reader", lambda name: SimpleNamespace(detect=table.detect, read=table.read))
+    with pytest.raises(DataError, match=r"1 of the 2 listed files are missing: b\.wav"):
+        read_data(path, "of-a-package")
+    monkeypatch.setattr(
+        readers, "get_reader", lambda name: SimpleNamespace(detect=table.detect, read=table.read, MAY_MISS_FILES=True)
+    )
+    assert "1 item, 1 missing" in read_data(path, "of-a-package").notes[0]
 
 
 def test_an_installed_package_brings_its_own_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -290,7 +325,7 @@ def test_files_that_were_missing_when_a_manifest_was_made_stay_known(tmp_path: P
     text(tmp_path / "meta" / "esc50.csv", "filename,fold,target,category\na.wav,1,0,dog\nb.wav,2,0,dog\n")
     read_data(tmp_path).save(tmp_path / "esc.jsonl")
     again = read_as("manifest", tmp_path / "esc.jsonl")
-    assert [reason for _, reason in again.skipped] == ["missing when listed"]
+    assert [skipped.reason for skipped in again.skipped] == ["missing when listed"]
     assert again.hash == read_data(tmp_path).hash
     (tmp_path / "audio" / "a.wav").unlink()
     with pytest.raises(DataError, match=r"1 of the 2 listed files are missing: audio/a\.wav"):

@@ -44,7 +44,7 @@ def test_a_list_of_what_is_there_of_a_corpus_is_whole(tmp_path: Path) -> None:
     sounds(tmp_path, "audio/a.wav")
     text(tmp_path / "meta" / "esc50.csv", "filename,fold,target,category\na.wav,1,0,dog\nb.wav,2,0,dog\n")
     corpus = read_data(tmp_path)
-    with pytest.raises(DataError, match="1 files cannot be read"):
+    with pytest.raises(DataError, match="1 file cannot be read"):
         corpus.require_all("a probe")
     write_data(corpus, tmp_path / "mine.jsonl")
     read_data(tmp_path / "mine.jsonl").require_all("a probe")

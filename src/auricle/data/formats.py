@@ -10,7 +10,7 @@ from pathlib import Path
 from auricle.data import readers
 from auricle.data.exclude import read_exclude_list
 from auricle.data.items import AudioRef, Item, Manifest, absolute
-from auricle.data.readers.shared import EXTENSIONS
+from auricle.data.readers.shared import is_sound
 from auricle.errors import DataError
 
 Data = Manifest | Callable[[], Manifest] | Path | str | Sequence[Path | str]
@@ -52,7 +52,7 @@ def _read_source(path: Path, format: str, exclude: frozenset[str], keep_going: b
         raise DataError(f"{path}: no such file or folder.")
     if not path.is_dir() and not path.is_file():
         raise DataError(f"{path}: neither a file nor a folder; give a folder, a CSV or TSV file, or a manifest.")
-    if path.is_file() and path.suffix.lower() in EXTENSIONS:
+    if path.is_file() and is_sound(path.name):
         raise DataError(f"{path}: a sound file is not a data set; give its folder, or a CSV file that lists it.")
     return readers.read(path, format, exclude, keep_going)
 

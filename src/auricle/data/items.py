@@ -14,10 +14,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from auricle.audio.read import Channel
-from auricle.errors import DataError, did_you_mean
+from auricle.errors import DataError, did_you_mean, plural, printable
 from auricle.files import atomic_path, sha256
 
 FORMAT = "auricle-manifest"
@@ -89,6 +89,20 @@ class Item:
         return dataclasses.replace(self, streams=streams, duration=seconds)
 
 
+class Skipped(NamedTuple):
+    """A file that was left out before it was decoded.
+
+    `path` is absolute; `reason` one of `auricle.audio.REASONS`, `detail` a sentence on it, or empty.
+    """
+
+    path: str
+    reason: str
+    detail: str = ""
+
+    def __str__(self) -> str:
+        return printable(self.path) + f": {self.reason}" + (f": {self.detail}" if self.detail else "")
+
+
 @dataclass(frozen=True)
 class Manifest:
     """The items of a data set, always in the order of their ids, so that an index means the same item on every machine.
@@ -96,7 +110,7 @@ class Manifest:
     Attributes:
         root: the folder of the data; of several sources, the nearest folder that holds them all.
         source: what was read, in words for the user.
-        skipped: `(absolute path, reason)` of the files that were left out because they cannot be read.
+        skipped: the files that were left out because they are missing or cannot be read.
         roots: the folder of every source; a path enters the hash relative to the one that holds it.
         notes: what its reader has to say, a sentence each; neither saved nor in the hash.
 
@@ -107,7 +121,7 @@ class Manifest:
     items: tuple[Item, ...]
     root: Path
     source: str = ""
-    skipped: tuple[tuple[str, str], ...] = ()
+    skipped: tuple[Skipped, ...] = ()
     roots: tuple[Path, ...] = ()
     notes: tuple[str, ...] = field(default=(), compare=False)
 
@@ -205,9 +219,9 @@ class Manifest:
             DataError: files were left out; up to five are named.
         """
         if self.skipped:
-            named = "; ".join(f"{path}: {reason}" for path, reason in self.skipped[:5])
+            named = "; ".join(f"{printable(path)}: {reason}" for path, reason, _ in self.skipped[:5])
             raise DataError(
-                f"{self.source}: {len(self.skipped)} files cannot be read ({named}); repair or remove them, "
+                f"{self.source}: {plural(len(self.skipped), 'file')} cannot be read ({named}); repair or remove them, "
                 f"since {purpose} on the rest would be another task."
             )
 
@@ -245,7 +259,7 @@ class Manifest:
             "source": self.source,
             "root": _portable(self.root, path.parent),
             "roots": [_portable(root, path.parent) for root in self.roots],
-            "skipped": [[*self._relative(name), reason] for name, reason in self.skipped],
+            "skipped": [[*self._relative(name), *why] for name, *why in self.skipped],
         }
         with atomic_path(path) as partial, partial.open("w", encoding="ascii") as file:
             file.write(json.dumps(header) + "\n")
@@ -284,7 +298,8 @@ class Manifest:
         try:
             roots = tuple(Path(_join(path.parent, root)) for root in header["roots"])
             root = Path(_join(path.parent, header["root"]))
-            skipped = tuple((_join(roots[index], name), reason) for index, name, reason in header["skipped"])
+            # Version 1 began without details.
+            skipped = tuple(Skipped(_join(roots[index], name), *why) for index, name, *why in header["skipped"])
             source = str(header["source"])
             items = []
             for line, text in enumerate(lines[1:], start=2):

@@ -73,6 +73,9 @@ def _csv(manifest: Manifest, out: Path, label: str) -> Files:
 
 def _ssast(manifest: Manifest, out: Path, label: str) -> Files:
     _require_whole_files(manifest, "an SSAST list")
+    if label not in manifest.columns:
+        # Not the labels of events instead: it is the column that was asked for. This raises.
+        manifest.labels_of(label)
     names = read_labels(manifest, label).sets
     if all(item.labels.get("mids") for item in manifest):
         mids = read_labels(manifest, "mids").sets

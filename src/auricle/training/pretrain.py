@@ -422,8 +422,8 @@ def pick_device() -> torch.device:
 
 def report_skipped(manifest: Manifest, console: Console) -> None:
     """Name files that are left out from the start because they are missing or cannot be read."""
-    for path, reason in manifest.skipped[:SHOWN_SKIPPED]:
-        console.warn(f"{path}: {reason}; it is left out")
+    for skipped in manifest.skipped[:SHOWN_SKIPPED]:
+        console.warn(f"{skipped}; it is left out")
     if len(manifest.skipped) > SHOWN_SKIPPED:
         console.warn(
             f"{len(manifest.skipped) - SHOWN_SKIPPED} more files are left out; data.json of the run lists them all"

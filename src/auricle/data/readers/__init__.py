@@ -18,37 +18,37 @@ from typing import NoReturn, Protocol, cast
 
 from auricle.data.items import Manifest
 from auricle.data.readers.shared import Match, relative_id
-from auricle.errors import ConfigError, DataError, did_you_mean, plural
+from auricle.errors import ConfigError, DataError, did_you_mean, plural, printable
 
-# Names, as `--format` takes them, and modules. Published corpora are read without the files that are missing;
-# what a list of one's own names must be there.
-CORPORA = {
-    "esc50": "esc50",
-    "speech-commands": "speech_commands",
-    "fsd50k": "fsd50k",
-    "audioset": "audioset",
-    "hear": "hear",
-    "desed": "desed",
-    "iemocap": "iemocap",
-    "voxceleb": "voxceleb",
+# By name, as `--format` takes it: the module, and what it looks for.
+READERS = {
+    "esc50": ("esc50", "meta/esc50.csv with the columns filename, fold, target, category"),
+    "speech-commands": ("speech_commands", "validation_list.txt, testing_list.txt and a folder per word"),
+    "fsd50k": ("fsd50k", "FSD50K.ground_truth/dev.csv or eval.csv"),
+    "audioset": ("audioset", "lists called *_segments.csv or audioset_*_strong.tsv"),
+    "hear": ("hear", "task_metadata.json and a JSON file for each split"),
+    "desed": ("desed", "lists of DCASE (*.tsv) below metadata/, and audio/"),
+    "iemocap": ("iemocap", "folders Session1 ... with dialog/EmoEvaluation/"),
+    "voxceleb": ("voxceleb", "folders of speakers called id1xxxx, or iden_split.txt"),
+    "manifest": ("manifest", "a JSON Lines file that auricle convert wrote"),
+    "csv": ("table", "a table with a column of paths, or a folder with manifest.csv"),
+    "ssast": ("ssast", 'a JSON file that holds {"data": [{"wav": ..., "labels": ...}]}'),
+    "kaldi": ("kaldi", "a folder with wav.scp"),
+    "nemo": ("nemo", "a JSON Lines file whose lines have audio_filepath"),
+    "fairseq": ("fairseq", "*.tsv with a folder in the first line, then paths and numbers of samples"),
+    "audiofolder": ("audiofolder", "metadata.csv or metadata.jsonl with file_name, or folders train, test ..."),
+    "folder": ("folder", "a folder of sound files"),
 }
-LISTS = {
-    "manifest": "manifest",
-    "csv": "table",
-    "ssast": "ssast",
-    "kaldi": "kaldi",
-    "nemo": "nemo",
-    "fairseq": "fairseq",
-    "audiofolder": "audiofolder",
-    "folder": "folder",
-}
-READERS = {**CORPORA, **LISTS}
 GROUP = "auricle.readers"
 SHOWN = 5
 
 
 class Reader(Protocol):
-    """What a module of this package offers."""
+    """What a module of this package offers.
+
+    One with `MAY_MISS_FILES = True` reads corpora of which people have parts: missing files are counted. For any other,
+    files that its list names and that are missing are an error.
+    """
 
     def detect(self, path: Path) -> Match | None:
         """Whether this is the layout, by a glance; None if not."""
@@ -69,7 +69,7 @@ def get_reader(name: str) -> Reader:
         ConfigError: there is none.
     """
     if name in READERS:
-        return cast(Reader, import_module(f"{__name__}.{READERS[name]}"))
+        return cast(Reader, import_module(f"{__name__}.{READERS[name][0]}"))
     for point in entry_points(group=GROUP, name=name):
         return cast(Reader, point.load())
     names = reader_names()
@@ -106,21 +106,37 @@ def read(path: Path, format: str = "", exclude: frozenset[str] = frozenset(), ke
         DataError: files are missing from a list, or nothing is left.
     """
     if format:
-        name, why = format, "as asked"
+        name, why, manifest = format, "as asked", _read_as_asked(path, format)
     else:
         name, match = detect(path)
-        why = match.why
-    manifest = get_reader(name).read(path)
+        why, manifest = match.why, get_reader(name).read(path)
     if exclude:
         items = tuple(i for i in manifest if exclude.isdisjoint(ref.path for ref in i.streams.values()))
-        skipped = tuple(entry for entry in manifest.skipped if entry[0] not in exclude)
+        skipped = tuple(entry for entry in manifest.skipped if entry.path not in exclude)
         manifest = dataclasses.replace(manifest, items=items, skipped=skipped)
-    missing = [file for file, reason in manifest.skipped if reason == "missing"]
-    if missing and not keep_going and (name in LISTS or not manifest.items) and name != "folder":
+    missing = [entry.path for entry in manifest.skipped if entry.reason == "missing"]
+    may_miss = getattr(get_reader(name), "MAY_MISS_FILES", False)
+    nothing = len(missing) == len(manifest.skipped) and not manifest.items
+    if missing and not keep_going and (nothing or not may_miss):
         _raise_missing(manifest, missing)
     if not manifest.items:
         _raise_empty(manifest)
     return dataclasses.replace(manifest, notes=(_note(name, why, manifest, len(missing)),))
+
+
+def _read_as_asked(path: Path, name: str) -> Manifest:
+    """Read what is said to be of this layout; what it lacks to be so is told in terms of the layout."""
+    reader = get_reader(name)
+    try:
+        manifest = reader.read(path)
+        if manifest.items or manifest.skipped:
+            return manifest
+    except DataError as error:
+        # What is wrong with a line of a file is told best by who read it.
+        if reader.detect(path) is not None or str(error).startswith(f"{path}: line "):
+            raise
+    expected = f", which looks for {READERS[name][1]}" if name in READERS else ""
+    raise DataError(f"{path}: it cannot be read as {name}{expected}; leave out --format to detect what it is.")
 
 
 def _note(name: str, why: str, manifest: Manifest, missing: int) -> str:
@@ -133,7 +149,7 @@ def _note(name: str, why: str, manifest: Manifest, missing: int) -> str:
 
 def _raise_missing(manifest: Manifest, missing: Sequence[str]) -> NoReturn:
     root, total = manifest.root, len(manifest) + len(manifest.skipped)
-    shown = ", ".join(relative_id(file, root) for file in missing[:SHOWN])
+    shown = ", ".join(printable(relative_id(file, root)) for file in missing[:SHOWN])
     more = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
     raise DataError(
         f"{manifest.source}: {len(missing)} of the {total} listed files are missing: {shown}{more}; "
@@ -144,7 +160,7 @@ def _raise_missing(manifest: Manifest, missing: Sequence[str]) -> NoReturn:
 def _raise_empty(manifest: Manifest) -> NoReturn:
     if not manifest.skipped:
         raise DataError(f"{manifest.source}: nothing is left of it: it lists no sound files, or all are excluded.")
-    path, reason = manifest.skipped[0]
-    advice = "; pip install 'auricle[video]' to read m4a, aac and video" if reason == "unsupported" else ""
+    path, reason, detail = manifest.skipped[0]
+    why = f"{reason}: {detail}" if detail else reason
     files = plural(len(manifest.skipped), "sound file")
-    raise DataError(f"{manifest.source}: of {files} none can be read, such as {path} ({reason}{advice}).")
+    raise DataError(f"{manifest.source}: of {files} none can be read, such as {printable(path)} ({why}).")

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from auricle.audio.read import probe
-from auricle.data.items import Event, Manifest
+from auricle.data.items import Event, Item, Manifest
 from auricle.data.readers.shared import (
     CERTAIN,
     Entry,
     Match,
+    compare,
     event_of,
     files_below,
+    is_clutter,
     is_sound,
     join_labels,
     manifest_of,
@@ -37,13 +40,15 @@ SPLITS = {
 }
 # The segments files state their own count; of strong labels: research.google.com/audioset/download_strong.html.
 STRONG_CLIPS = {"audioset_train_strong.tsv": 103_463, "audioset_eval_strong.tsv": 16_996}
+LIST = re.compile(r".*_segments\.csv|audioset_.*_strong\.tsv", re.IGNORECASE)
 CLIP_SECONDS = 10.0
+MAY_MISS_FILES = True
 
 
 def detect(path: Path) -> Match | None:
     if path.is_dir():
-        found = [name for name in SPLITS if _kind(path / name)]
-        return Match(CERTAIN, f"it holds {', '.join(found)}") if found else None
+        found = _lists(path)
+        return Match(CERTAIN, f"it holds {', '.join(file.name for file in found)}") if found else None
     kind = _kind(path)
     return Match(CERTAIN, f"it is a list of AudioSet segments with {kind} labels") if kind else None
 
@@ -55,15 +60,19 @@ def read(path: Path) -> Manifest:
     before it and start, or start and end, behind it in seconds or milliseconds. A file called by the id alone that is
     over a second longer than its segment is taken for the whole video, and the segment for a stretch of it.
     """
-    lists = [path / name for name in SPLITS if _kind(path / name)] if path.is_dir() else [path]
+    lists = _lists(path) if path.is_dir() else [path]
     root = path if path.is_dir() else path.parent
     sounds = {stem_of(file.name): str(file) for file in files_below(root) if is_sound(file.name)}
     names = _display_names(root)
     entries: dict[str, Entry] = {}
+    # By kind of list, as a clip may be in both: the published number, and the clips of lists that have one.
     published: dict[str, int] = {}
+    known: dict[str, set[str]] = {}
     for file in lists:
-        split = SPLITS.get(file.name.lower(), "")
-        strong = _kind(file) == "strong"
+        split, kind = SPLITS.get(file.name.lower(), ""), _kind(file)
+        strong = kind == "strong"
+        count = STRONG_CLIPS.get(file.name.lower(), 0) if strong else _stated_count(file)
+        published[kind] = published.get(kind, 0) + count
         for ytid, start, end, mids, events in _strong(file) if strong else _weak(file):
             entry = _entry(ytid, start, end, sounds, root)
             labels = {
@@ -75,10 +84,32 @@ def read(path: Path) -> Manifest:
             if entry.id in entries:  # in the weak list too, whose labels stand
                 labels, named = dict(entries[entry.id].labels), (*entries[entry.id].events, *named)
             entries[entry.id] = dataclasses.replace(entry, labels=labels, events=named)
-        count = STRONG_CLIPS.get(file.name.lower()) if strong else _stated_count(file)
-        if count and not (strong and len(lists) > 1):
-            published["clips"] = published.get("clips", 0) + count
-    return manifest_of(path, root, entries.values(), published)
+            if count:
+                known.setdefault(kind, set()).add(entry.id)
+    manifest = manifest_of(path, root, entries.values())
+    return dataclasses.replace(manifest, notes=_completeness(manifest, published, known))
+
+
+def _completeness(manifest: Iterable[Item], published: dict[str, int], known: dict[str, set[str]]) -> tuple[str, ...]:
+    names = {kind: "clips" if len(published) == 1 else f"clips with {kind} labels" for kind in published}
+    ids = {item.id for item in manifest}
+    have = {names[kind]: len(ids & listed) for kind, listed in known.items()}
+    counts = {names[kind]: count for kind, count in published.items() if count}
+    return (compare(have, counts),) if counts else ()
+
+
+def _lists(folder: Path) -> list[Path]:
+    """The lists of a folder, those with weak labels first, official names before others."""
+    # A glance at names: such a folder may hold a million sounds.
+    names = [name for name in os.listdir(folder) if LIST.fullmatch(name) and not is_clutter(name)]  # noqa: PTH208
+    kinds = {name: kind for name in names if (kind := _kind(folder / name))}
+    order = list(SPLITS)
+
+    def rank(name: str) -> tuple[bool, int, str]:
+        official = name.lower()
+        return kinds[name] == "strong", order.index(official) if official in order else len(order), name
+
+    return [folder / name for name in sorted(kinds, key=rank)]
 
 
 def _kind(path: Path) -> str:
@@ -117,7 +148,7 @@ def _strong(path: Path) -> Iterator[Segment]:
     events: dict[str, list[Event]] = {}
     for row in read_table(path).rows:
         segment, onset, offset, mid = (row.cells[name] for name in STRONG)
-        events.setdefault(segment, []).append(event_of(path, row.line, onset, offset, mid))
+        events.setdefault(segment, []).append(event_of(f"{path}: line {row.line}", onset, offset, mid))
     for segment, found in events.items():
         ytid, _, start = segment.rpartition("_")
         if not ytid or not start.isdecimal():
@@ -134,7 +165,7 @@ def _entry(ytid: str, start: float, end: float, sounds: dict[str, str], root: Pa
     file = sounds.get(ytid) or sounds.get("Y" + ytid)
     identity = f"{ytid}_{start:g}"
     if file is None:
-        return Entry(identity, f"{ytid} from {start:g} s", None, {})
+        return Entry(identity, f"{identity}.wav", None, {})
     try:
         length = probe(file).duration
     except AudioError:  # counted as unreadable when the manifest is made

@@ -21,11 +21,13 @@ from auricle.data.readers.shared import (
     visible,
 )
 from auricle.data.tables import first_line, read_table
+from auricle.errors import DataError
 
 STRONG = {"filename", "onset", "offset"}
 LABELS = ("event_label", "event_labels")
 # Clips of the recorded lists: github.com/turpaultn/DESED. Synthetic sets differ from year to year.
 PUBLISHED = {"weak": 1_578, "unlabel_in_domain": 14_412, "validation": 1_168}
+MAY_MISS_FILES = True
 
 
 def detect(path: Path) -> Match | None:
@@ -55,6 +57,7 @@ def read(path: Path) -> Manifest:
         split = levels.parts[0] if path.is_dir() and levels.parts else ""
         folder = root / "audio" / levels
         finder = Finder(folder / file.stem, folder / f"{file.stem}_16k", folder, file.parent)
+        place = folder / file.stem if folder.is_dir() else file.parent
         for name, (words, events) in _clips(file).items():
             found = finder.find(name) or anywhere.get(os.path.basename(name))  # noqa: PTH119
             identity = relative_id(found, root) if found else f"{levels.as_posix()}/{name}"
@@ -64,7 +67,7 @@ def read(path: Path) -> Manifest:
             if known is not None:  # DESED's validation lists are parts of each other
                 events = sorted({*known.events, *events})
                 labels = {**labels, **{k: v for k, v in known.labels.items() if v}}
-            entries[identity] = Entry(identity, name, found, labels, tuple(events))
+            entries[identity] = Entry(identity, str(place / name), found, labels, tuple(events))
     manifest = manifest_of(path, root, entries.values())
     published = [f"{len(counts[name]):,} of {n:,} published {name}" for name, n in PUBLISHED.items() if name in counts]
     return dataclasses.replace(manifest, notes=(f"listed: {', '.join(published)}",) if published else ())
@@ -87,6 +90,8 @@ def _kind(path: Path) -> str:
 def _clips(path: Path) -> dict[str, tuple[list[str], list[Event]]]:
     """Labels and events by file name; a strong list has a row per event, or one without times for a clip with none."""
     table = read_table(path)
+    if "filename" not in table.columns:
+        raise DataError(f"{path}: expected a column filename, got {', '.join(table.columns)}.")
     column = table.column(*LABELS)
     strong = _kind(path) == "strong"
     clips: dict[str, tuple[list[str], list[Event]]] = {}
@@ -94,7 +99,7 @@ def _clips(path: Path) -> dict[str, tuple[list[str], list[Event]]]:
         words, events = clips.setdefault(row.cells["filename"], ([], []))
         label = row.cells[column] if column else ""
         if strong and label:
-            events.append(event_of(path, row.line, row.cells["onset"], row.cells["offset"], label))
+            events.append(event_of(f"{path}: line {row.line}", row.cells["onset"], row.cells["offset"], label))
             words.append(label)
         else:
             words += label.split(",")

@@ -12,6 +12,7 @@ from auricle.errors import DataError
 COLUMNS = ("filename", "fold", "target", "category")
 # Piczak, "ESC: Dataset for Environmental Sound Classification", ACM MM 2015: 2,000 clips in five folds.
 PUBLISHED = {"clips": 2000, **{f"fold{fold}": 400 for fold in range(1, 6)}}
+MAY_MISS_FILES = True
 
 
 def detect(path: Path) -> Match | None:
@@ -32,7 +33,7 @@ def read(path: Path) -> Manifest:
         raise DataError(f"{path}: not the table of ESC-50: it has no column {', '.join(missing)}.")
     entries = []
     for row in table.rows:
-        name = row.cells["filename"]
+        name = f"audio/{row.cells['filename']}"
         file = finder.find(row.raw["filename"])
         others = {column: row.cells.get(column, "") for column in ("esc10", "src_file", "take", "target")}
         labels = {"label": row.cells["category"], "split": f"fold{row.cells['fold']}", **others}

@@ -34,6 +34,7 @@ def read(path: Path) -> Manifest:
         lines = list(text_lines(file))
         audio = Path(lines[0][1].strip()) if lines else root
         finder = Finder(root / audio, root)
+        place = root / audio if (root / audio).is_dir() else root
         columns = {
             kind: _parallel(file, kind, len(lines) - 1) for kind in LABELS if file.with_suffix(f".{kind}").is_file()
         }
@@ -47,7 +48,7 @@ def read(path: Path) -> Manifest:
             labels = {kind: texts[number] for kind, texts in columns.items()}
             if path.is_dir():
                 labels["split"] = file.stem
-            entries.append(Entry(_id(found, name, root / audio, root), name, found, labels))
+            entries.append(Entry(_id(found, name, root / audio, root), str(place / name), found, labels))
     return manifest_of(path, root, entries)
 
 

@@ -12,6 +12,7 @@ from auricle.errors import DataError
 TRUTH = "FSD50K.ground_truth"
 # Fonseca et al., arXiv 2010.00475: 40,966 clips for development (36,796 train, 4,170 val), 10,231 for evaluation.
 PUBLISHED = {"clips": 51_197, "train": 36_796, "val": 4_170, "test": 10_231}
+MAY_MISS_FILES = True
 
 
 def detect(path: Path) -> Match | None:
@@ -31,7 +32,7 @@ def read(root: Path) -> Manifest:
             raise DataError(f"{path}: expected the columns fname, labels, mids, split, got {', '.join(table.columns)}.")
         finder = Finder(root / f"FSD50K.{part}_audio")
         for row in table.rows:
-            name = f"FSD50K.{part}_audio/{row.cells['fname']}"
+            name = f"FSD50K.{part}_audio/{row.cells['fname']}.wav"
             file = finder.find(row.cells["fname"] + ".wav")
             labels = {
                 "label": join_labels(row.cells["labels"].split(",")),

@@ -12,6 +12,7 @@ from auricle.data.readers.shared import CERTAIN, Entry, Finder, Match, event_of,
 from auricle.errors import DataError
 
 METADATA = "task_metadata.json"
+MAY_MISS_FILES = True
 
 
 def detect(path: Path) -> Match | None:
@@ -40,24 +41,23 @@ def read(root: Path) -> Manifest:
             raise DataError(f"{root / split}.json: expected an object of files and their labels.")
         finder = Finder(audio / split)
         for name, labels in listed.items():
-            events, words = _labels(root / f"{split}.json", labels)
-            identity = f"{split}/{name}"
+            events, words = _labels(f"{root / split}.json: '{name}'", labels)
             columns = {"label": join_labels(words), "split": split}
-            entries.append(Entry(identity, identity, finder.find(name), columns, tuple(events)))
+            place = str(audio / split / name)
+            entries.append(Entry(f"{split}/{name}", place, finder.find(name), columns, tuple(events)))
     return manifest_of(root, root, entries)
 
 
-def _labels(path: Path, labels: Any) -> tuple[Sequence[Event], Sequence[str]]:
+def _labels(where: str, labels: Any) -> tuple[Sequence[Event], Sequence[str]]:
     """Of a clip: its events and its labels."""
     if isinstance(labels, list) and all(isinstance(label, (str, int)) for label in labels):
         return (), [str(label) for label in labels]
     try:
         events = [
-            event_of(path, 1, str(float(e["start"]) / 1000), str(float(e["end"]) / 1000), str(e["label"]))
-            for e in labels
+            event_of(where, str(float(e["start"]) / 1000), str(float(e["end"]) / 1000), str(e["label"])) for e in labels
         ]
     except (KeyError, TypeError, ValueError):
         raise DataError(
-            f'{path}: expected labels, or events with "start", "end" and "label", got {labels!r}.'
+            f'{where}: expected labels, or events with "start", "end" and "label", got {labels!r}.'
         ) from None
     return events, [event.label for event in events]

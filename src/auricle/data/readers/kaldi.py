@@ -35,7 +35,10 @@ def read(root: Path) -> Manifest:
         recordings[key] = value
     columns = {column: _map(root / name) for name, column in COLUMNS.items()}
     genders = _map(root / "spk2gender")
-    lengths = {key: seconds(root / "reco2dur", 0, value)[0] for key, value in _map(root / "reco2dur").items()}
+    stated = root / "reco2dur"
+    lengths = {
+        key: seconds(stated, line, value)[0] for line, key, value in (_pairs(stated) if stated.is_file() else ())
+    }
     segments = root / "segments"
     cut = list(_segments(segments)) if segments.is_file() else [(key, key, 0.0, None) for key in recordings]
     located = {key: finder.find(value) for key, value in recordings.items()}

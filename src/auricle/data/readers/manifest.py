@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from auricle.data.items import FORMAT, Manifest
+from auricle.data.items import FORMAT, Manifest, Skipped
 from auricle.data.readers.jsons import first_object, looks_like_json
 from auricle.data.readers.shared import FALLBACK, OWN, Match
 from auricle.errors import DataError
@@ -29,6 +29,6 @@ def read(path: Path) -> Manifest:
         raise DataError(f"{path}: the manifest lists no items; make it again from the data.")
     items = tuple(i for i in manifest if missing.isdisjoint(ref.path for ref in i.streams.values()))
     # What was missing when the manifest was made is known to be, and no reason to refuse it.
-    known = ((file, "missing when listed" if reason == "missing" else reason) for file, reason in manifest.skipped)
-    skipped = (*known, *((file, "missing") for file in sorted(missing)))
+    known = (s._replace(reason="missing when listed") if s.reason == "missing" else s for s in manifest.skipped)
+    skipped = (*known, *(Skipped(file, "missing") for file in sorted(missing)))
     return dataclasses.replace(manifest, items=items, source=str(path), skipped=skipped)

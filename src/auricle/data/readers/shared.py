@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import os
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from auricle.audio.read import probe
-from auricle.data.items import AudioRef, Event, Item, Manifest
+from auricle.data.items import AudioRef, Event, Item, Manifest, Skipped
 from auricle.errors import AudioError, DataError
 
 # What libsndfile decodes, then what needs the extra `video`.
@@ -34,8 +35,8 @@ class Match:
 class Entry:
     """One line of a corpus's own list, before its file was looked at.
 
-    `file` is the absolute path, or None if it was not found where `name` says. `end` and `duration` None: from the
-    header of the file.
+    `file` is the absolute path, or None if it was not found; then `name` is where it should be, absolute or from the
+    corpus's root. `end` and `duration` None: from the header of the file.
     """
 
     id: str
@@ -58,11 +59,12 @@ def manifest_of(
     manifest's notes compare.
     """
     items: list[Item] = []
-    skipped: dict[str, str] = {}
+    skipped: dict[str, Skipped] = {}
     lengths: dict[str, float] = {}
     for entry in entries:
         if entry.file is None:
-            skipped[os.path.normpath(root / entry.name)] = "missing"
+            place = os.path.normpath(root / entry.name)
+            skipped[place] = Skipped(place, "missing")
             continue
         duration = entry.duration
         if duration is None and entry.end is not None:
@@ -72,21 +74,19 @@ def manifest_of(
                 if entry.file not in lengths:
                     lengths[entry.file] = probe(entry.file).duration
             except AudioError as error:
-                skipped[entry.file] = error.reason
+                skipped[entry.file] = Skipped(entry.file, error.reason, error.detail)
                 continue
             duration = lengths[entry.file] - entry.start
         reference = AudioRef(entry.file, entry.start, entry.end, entry.channel)
         labels = {name: label for name, label in entry.labels.items() if label}
         items.append(Item(entry.id, {"audio": reference}, labels, tuple(sorted(entry.events)), duration))
-    notes = (_compare(items, published),) if published else ()
-    return Manifest(tuple(items), root, str(source), tuple(skipped.items()), notes=notes)
+    have = {"clips": len(items), **Counter(item.labels.get("split", "") for item in items)}
+    notes = (compare(have, published),) if published else ()
+    return Manifest(tuple(items), root, str(source), tuple(skipped.values()), notes=notes)
 
 
-def _compare(items: Sequence[Item], published: Mapping[str, int]) -> str:
-    have = {"clips": len(items)}
-    for item in items:
-        split = item.labels.get("split", "")
-        have[split] = have.get(split, 0) + 1
+def compare(have: Mapping[str, int], published: Mapping[str, int]) -> str:
+    """Whether a corpus is complete, and how much of each of its parts is there: of the published counts, by name."""
     parts = [f"{have.get(name, 0):,} of {count:,} published {name}" for name, count in published.items()]
     complete = all(have.get(name, 0) == count for name, count in published.items())
     return ("complete: " if complete else "not the whole corpus: ") + ", ".join(parts)
@@ -206,8 +206,8 @@ def seconds(path: Path, line: int, *cells: str) -> tuple[float, ...]:
     return values
 
 
-def event_of(path: Path, line: int, onset: str, offset: str, label: str) -> Event:
-    """An event from three cells.
+def event_of(where: str, onset: str, offset: str, label: str) -> Event:
+    """An event from three cells; `where` they stand begins an error message ("x.csv: line 3").
 
     Raises:
         DataError: the times are no seconds or out of order, or there is no label.
@@ -215,9 +215,9 @@ def event_of(path: Path, line: int, onset: str, offset: str, label: str) -> Even
     try:
         event = Event(float(onset), float(offset), label)
     except ValueError:
-        raise DataError(f"{path}: line {line}: onset '{onset}' and offset '{offset}' must be seconds.") from None
+        raise DataError(f"{where}: onset '{onset}' and offset '{offset}' must be seconds.") from None
     if not 0 <= event.onset < event.offset < math.inf:
-        raise DataError(f"{path}: line {line}: expected 0 <= onset < offset, got onset {onset} and offset {offset}.")
+        raise DataError(f"{where}: expected 0 <= onset < offset, got onset {onset} and offset {offset}.")
     if not label:
-        raise DataError(f"{path}: line {line}: the event has no label.")
+        raise DataError(f"{where}: the event has no label.")
     return event

@@ -7,9 +7,9 @@ import os
 from pathlib import Path
 
 from auricle.audio.read import probe
-from auricle.data.items import AudioRef, Event, Item, Manifest
+from auricle.data.items import AudioRef, Event, Item, Manifest, Skipped
 from auricle.data.readers.jsons import looks_like_json
-from auricle.data.readers.shared import FALLBACK, OWN, Match, event_of, spellings
+from auricle.data.readers.shared import FALLBACK, OWN, Finder, Match, event_of
 from auricle.data.tables import Table, read_table
 from auricle.errors import AudioError, DataError
 
@@ -36,8 +36,9 @@ def read(path: Path) -> Manifest:
     duration_column = table.column("duration")
     if not table.rows:
         raise DataError(f"{path}: the header is there but no rows; list one sound file per line.")
-    located, skipped = _locate(table, column)
-    events = _read_events(path, set(located.values()))
+    finder = Finder(path.parent)
+    located, skipped = _locate(table, column, finder)
+    events = _read_events(path, finder, set(located.values()))
     items = []
     for row in table.rows:
         if row.line not in located:
@@ -48,7 +49,7 @@ def read(path: Path) -> Manifest:
             try:
                 duration = probe(file).duration
             except AudioError as error:
-                skipped.append((file, error.reason))
+                skipped.append(Skipped(file, error.reason, error.detail))
                 continue
         labels = {name: cell for name, cell in row.cells.items() if name not in (column, duration_column)}
         reference = {"audio": AudioRef(file)}
@@ -67,18 +68,17 @@ def _path_column(table: Table) -> str:
     return column
 
 
-def _locate(table: Table, column: str) -> tuple[dict[int, str], list[tuple[str, str]]]:
+def _locate(table: Table, column: str, finder: Finder) -> tuple[dict[int, str], list[Skipped]]:
     """The absolute path of the file of every row, by line number, and the files that are missing."""
     located: dict[int, str] = {}
     line_of: dict[str, int] = {}
     missing = []
-    folders = (table.path.parent,)
     for row in table.rows:
         if not row.cells[column]:
             raise DataError(f"{table.path}: line {row.line}: column '{column}' is empty; name a sound file there.")
-        file = next((name for name in spellings(row.raw[column], folders) if Path(name).is_file()), None)
+        file = finder.find(row.raw[column])
         if file is None:
-            missing.append((os.path.normpath(table.path.parent / row.cells[column]), "missing"))
+            missing.append(Skipped(os.path.normpath(table.path.parent / row.cells[column]), "missing"))
         elif file in line_of:
             raise DataError(
                 f"{table.path}: lines {line_of[file]} and {row.line} name the same file ({row.cells[column]}); "
@@ -106,7 +106,7 @@ def _stated_duration(cell: str) -> float | None:
     return seconds if math.isfinite(seconds) and seconds > 0 else None
 
 
-def _read_events(manifest: Path, files: set[str]) -> dict[str, list[Event]]:
+def _read_events(manifest: Path, finder: Finder, files: set[str]) -> dict[str, list[Event]]:
     """Events by absolute path, from `events.csv` beside the manifest; those of files that it does not list are left."""
     path = manifest.with_name("events.csv")
     if path == manifest or not path.is_file():
@@ -118,9 +118,9 @@ def _read_events(manifest: Path, files: set[str]) -> dict[str, list[Event]]:
         raise DataError(f"{path}: expected the columns path, onset, offset, label, got {', '.join(table.columns)}.")
     events: dict[str, list[Event]] = {}
     for row in table.rows:
-        file = next((name for name in spellings(row.raw[column], (path.parent,)) if name in files), None)
-        if file is not None:
-            event = event_of(path, row.line, row.cells[onset], row.cells[offset], row.cells[label])
+        file = finder.find(row.raw[column])
+        if file is not None and file in files:
+            event = event_of(f"{path}: line {row.line}", row.cells[onset], row.cells[offset], row.cells[label])
             events.setdefault(file, []).append(event)
     if table.rows and not events and manifest.name == "manifest.csv":
         raise DataError(

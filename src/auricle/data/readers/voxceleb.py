@@ -15,6 +15,7 @@ PARTS = {"1": "train", "2": "val", "3": "test"}
 # robots.ox.ac.uk/~vgg/data/voxceleb: 148,642 + 4,874 utterances; the parts as iden_split.txt lists them.
 PUBLISHED = {"clips": 153_516, "train": 138_361, "val": 6_904, "test": 8_251}
 HOMES = ("", "wav", "dev/wav", "test/wav", "vox1_dev_wav/wav", "vox1_test_wav/wav")
+MAY_MISS_FILES = True
 
 
 def detect(path: Path) -> Match | None:
@@ -44,7 +45,8 @@ def read(root: Path) -> Manifest:
         labels = {"label": speaker, "speaker": speaker, "video": rest.partition("/")[0], "split": split.get(key, "")}
         sound = sounds.get(key)
         identity = f"{key}{sound.suffix}" if sound else key
-        entries.append(Entry(identity, key, str(sound) if sound else None, {**labels, **people.get(speaker, {})}))
+        file = str(sound) if sound else None
+        entries.append(Entry(identity, f"wav/{key}.wav", file, {**labels, **people.get(speaker, {})}))
     return manifest_of(root, root, entries, PUBLISHED if split else {"clips": PUBLISHED["clips"]})
 
 
