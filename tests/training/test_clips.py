@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -71,10 +72,17 @@ def test_an_unreadable_file_is_replaced_by_rule_and_listed_once(
 def test_too_many_unreadable_files_stop_the_run(tones: Path, tmp_path: Path) -> None:
     names = ("audio/hiss2.wav", "audio/buzz4.wav", "audio/chirp6.flac")
     data = damaged(tones, tmp_path / "data", *names)
-    with pytest.raises(
-        DataError, match=r"[23] files cannot be read, more than the 1 allowed \(.*truncated.*\); repair"
-    ):
+    with pytest.raises(DataError) as error:
         train(job_of(data, tmp_path / "run", steps=20), QUIET)
+    told = re.fullmatch(
+        r"([23]) files cannot be read, more than the 1 allowed \(.*truncated.*\); list them all with auricle check "
+        r"DATA --exclude FILE, and start again with --exclude FILE and another --out; or allow for these with "
+        r"--set max_bad_fraction=(.*)\.",
+        str(error.value),
+    )
+    assert told is not None, error.value
+    # 23 clips, as one is held out: the least thousandth that is enough.
+    assert int(told[1]) / 23 <= float(told[2]) < int(told[1]) / 23 + 0.001
     progress = train(job_of(data, tmp_path / "other", steps=20, max_bad_fraction=0.2), QUIET)
     assert progress.step == 20
     assert sorted(Path(path).name for path, _ in progress.bad_files) == sorted(Path(name).name for name in names)

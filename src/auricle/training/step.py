@@ -132,6 +132,17 @@ def _micro_batches(batch: Batch, parts: int) -> Iterator[Batch]:
         yield batch.rows(start, start + size)
 
 
+def _remedy(bad: int, items: int) -> str:
+    """What to do about so many unreadable files that have been met so far."""
+    advice = (
+        "list them all with auricle check DATA --exclude FILE, and start again with --exclude FILE and another --out"
+    )
+    if bad > MAX_BAD_FILES:
+        return advice
+    # Rounded up, so that it is enough.
+    return f"{advice}; or allow for these with --set max_bad_fraction={math.ceil(1000 * bad / items) / 1000:g}"
+
+
 def _count_bad_files(job: Job, parts: Sequence[_Part], progress: Progress) -> None:
     known = {path for path, _ in progress.bad_files}
     for path, reason in (pair for part in parts for pair in part.replaced):
@@ -143,6 +154,6 @@ def _count_bad_files(job: Job, parts: Sequence[_Part], progress: Progress) -> No
         listed = "; ".join(f"{path}: {reason}" for path, reason in progress.bad_files[:5])
         error = DataError(
             f"{len(progress.bad_files)} files cannot be read, more than the {limit} allowed ({listed}); "
-            f"repair or remove them, or allow more with --set max_bad_fraction={2 * job.config.max_bad_fraction:g}."
+            f"{_remedy(len(progress.bad_files), len(job.loader.dataset.items))}."
         )
         raise job.group.common(error)
