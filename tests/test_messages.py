@@ -79,7 +79,16 @@ MISTAKES: dict[tuple[str, ...], str] = {
     ("pretrain", "ssast", "texts", "--out", "x"): (
         f"{{here}}/texts: no audio: of 1 file none is a sound file; expected {SOUNDS}"
     ),
-    ("check", "nothing"): "{here}/nothing: of 1 sound file none can be read, such as {here}/nothing/x.wav (not audio).",
+    ("check", "nothing"): (
+        "{here}/nothing: of 1 sound file none can be read, such as {here}/nothing/x.wav (not audio: the file is empty)."
+    ),
+    ("check", "nothing", "--format", "nemo"): (
+        "{here}/nothing: it cannot be read as nemo, which looks for a JSON Lines file whose lines have audio_filepath; "
+        "leave out --format to detect what it is."
+    ),
+    ("check", "nan", "--stats", "ssast", "--processes", "1"): (
+        "--stats ssast: no file is usable, so there is nothing to measure."
+    ),
     ("pretrain", "ssast", "gone.csv", "--out", "x"): (
         "{here}/gone.csv: 1 of the 2 listed files are missing: not-there.wav; relative paths start at {here}."
     ),
@@ -233,7 +242,7 @@ def test_a_mistake_is_one_sentence(
     *before, message = outcome.err.splitlines()
     assert message == f"error: {MISTAKES[command].format(**names)}"
     # How the data was read comes first, where it could be; argparse shows the options.
-    assert all(line.startswith(("data: ", "usage: ", "      ")) for line in before)
+    assert all(line.startswith(("data: ", "usage: ", "      ")) for line in before if command[0] != "check")
     assert outcome.code == 2
     # A tracker keeps its own notes in the run's folder, so that must be there before the tracker can be missed.
     assert not (place / "x").exists() or "--track" in command

@@ -91,6 +91,37 @@ def test_an_exclude_list_moves_with_its_data(messy: Path, tmp_path_factory: pyte
     assert read_exclude_list(moved / "exclude.txt") == {str(moved / "good1.wav")}
 
 
+ODD = ("new\nline.wav", "\udcff byte.wav", " blanks .wav", "# hash.wav", '"quoted".wav', "line\u2028end.wav", "ünï.wav")
+
+
+def test_files_of_any_name_are_found_again_by_the_list(tmp_path: Path) -> None:
+    write(tmp_path / "good.wav", noise(0))
+    for name in ODD:
+        (tmp_path / name).write_bytes((tmp_path / "good.wav").read_bytes()[:1000])
+    findings = check(read_data(tmp_path), processes=1)
+    assert {Path(b.path).name for b in findings.bad} == set(ODD)
+    for place in (tmp_path / "exclude.txt", tmp_path / "elsewhere" / "exclude.txt"):
+        write_exclude_list(place, [(b.path, b.reason) for b in findings.bad])
+        assert read_exclude_list(place) == {str(tmp_path / name) for name in ODD}
+        assert read_data(tmp_path, exclude=place).ids == ("good.wav",)
+    assert findings.usable.ids == ("good.wav",)
+
+
+def test_a_list_made_by_hand_may_name_a_quoted_file(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text('"a" and b.wav\n\n# c.wav\r\n  d.wav \r\n')
+    assert read_exclude_list(tmp_path / "mine.txt") == {str(tmp_path / '"a" and b.wav'), str(tmp_path / "d.wav")}
+
+
+def test_files_that_cannot_even_be_opened_are_explained(tmp_path: Path) -> None:
+    write(tmp_path / "a.wav", noise(0))
+    (tmp_path / "slow.wav").write_bytes((tmp_path / "a.wav").read_bytes())
+    with (tmp_path / "slow.wav").open("r+b") as file:
+        file.seek(24)
+        file.write((7).to_bytes(4, "little"))
+    (bad,) = check(read_data(tmp_path), processes=1).bad
+    assert (bad.reason, bad.detail) == ("rate", "expected 1,000 to 768,000 Hz, got 7 Hz; correct the header")
+
+
 def test_an_exclude_list_that_is_not_there(messy: Path) -> None:
     with pytest.raises(DataError, match="cannot be read"):
         read_data(messy, exclude=messy / "no.txt")

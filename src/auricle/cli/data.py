@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from auricle.cli.options import count, data_argument, data_source, json_file, positive_float, positive_int, verb
-from auricle.errors import plural
+from auricle.errors import DataError, plural, printable
 
 if TYPE_CHECKING:
     from auricle.cli.options import Verbs
+    from auricle.data.check import Findings
 
 
 def add(verbs: Verbs) -> None:
@@ -40,21 +41,30 @@ def add(verbs: Verbs) -> None:
 
 
 def run_check(args: argparse.Namespace) -> int:
+    from auricle.data.exclude import check_exclude_path
+
+    if args.exclude:
+        check_exclude_path(args.exclude)
+    findings = _decode(args)
+    _tell(findings)
+    _keep(findings, args)
+    # Last: it may fail, and what was found has taken hours.
+    if args.stats:
+        _measure(findings, args)
+    return 2 if findings.bad else 0
+
+
+def _decode(args: argparse.Namespace) -> Findings:
     from rich.console import Console
     from rich.progress import Progress
 
     from auricle import api
-    from auricle.data.exclude import check_exclude_path, write_exclude_list
-    from auricle.evaluation import check_report
-    from auricle.evaluation.results import write_json
 
-    if args.exclude:
-        check_exclude_path(args.exclude)
     data = data_source(args)()
     console = Console(file=sys.stderr)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("decoding", total=None)
-        findings = api.check(
+        return api.check(
             data,
             label=args.label,
             split_column=args.split_column,
@@ -62,21 +72,42 @@ def run_check(args: argparse.Namespace) -> int:
             processes=args.processes,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
-    statistics = api.input_statistics(args.stats, data) if args.stats else {}
-    print(f"{len(findings.sounds)} usable files, {findings.hours:.2f} hours; {len(findings.bad)} unusable")
+
+
+def _tell(findings: Findings) -> None:
+    from auricle.evaluation import check_report
+
+    print(f"{plural(len(findings.sounds), 'usable file')}, {findings.hours:.2f} hours; {len(findings.bad)} unusable")
     for b in findings.bad:
-        print(f"error: {b.path}: {b.reason}{': ' + b.detail if b.detail else ''}", file=sys.stderr)
+        print(f"error: {printable(b.path)}: {b.reason}{': ' + b.detail if b.detail else ''}", file=sys.stderr)
     for line in check_report.warnings(findings):
         print(f"warning: {line}", file=sys.stderr)
-    for name, value in statistics.items():
-        print(f"{name}={value}")
+
+
+def _keep(findings: Findings, args: argparse.Namespace) -> None:
+    """Write the list and the page, and the JSON file but for the statistics."""
+    from auricle.data.exclude import write_exclude_list
+    from auricle.evaluation import check_report
+
     if args.exclude:
         write_exclude_list(args.exclude, [(b.path, b.reason) for b in findings.bad])
     if args.json:
-        write_json(args.json, check_report.summary(findings, args.command_line, statistics))
+        check_report.write_summary(args.json, findings, args.command_line)
         page = check_report.check_page(findings, Path(args.json).with_suffix(".html"), args.command_line)
         print(f"report: {page}")
-    return 2 if findings.bad else 0
+
+
+def _measure(findings: Findings, args: argparse.Namespace) -> None:
+    from auricle import api
+    from auricle.evaluation import check_report
+
+    if not findings.sounds:
+        raise DataError(f"--stats {args.stats}: no file is usable, so there is nothing to measure.")
+    statistics = api.input_statistics(args.stats, findings.usable)
+    for name, value in statistics.items():
+        print(f"{name}={value}")
+    if args.json:
+        check_report.write_summary(args.json, findings, args.command_line, statistics)
 
 
 def run_convert(args: argparse.Namespace) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import math
 import os
@@ -59,7 +60,10 @@ class Sound:
 
 @dataclass(frozen=True)
 class BadFile:
-    """A file that cannot be used; `reason` is one of `auricle.audio.REASONS`, or "crash" where the decoder died."""
+    """A file that cannot be used; `reason` is one of `auricle.audio.REASONS`, or "crash" where the decoder died.
+
+    `path` is the name that opens the file, which may hold characters that cannot be printed.
+    """
 
     path: str
     reason: str
@@ -124,6 +128,13 @@ class Findings:
         stated = {item.id: item.duration for item in self.manifest}
         return [(s, stated[s.id]) for s in self.sounds if abs(s.seconds - stated[s.id]) > STATED]
 
+    @property
+    def usable(self) -> Manifest:
+        """The data without the files that cannot be used."""
+        sound = {s.id for s in self.sounds}
+        items = tuple(item for item in self.manifest if item.id in sound)
+        return dataclasses.replace(self.manifest, items=items, skipped=())
+
     def counts(self, column: str) -> dict[str, int]:
         """How many items have each value of a label column, the most frequent first."""
         return dict(Counter(item.labels.get(column, "") for item in self.manifest).most_common())
@@ -146,7 +157,7 @@ def check(
         progress: called with the number of items done, now and then.
     """
     sounds: list[Sound] = []
-    bad = [BadFile(path, reason) for path, reason in manifest.skipped]
+    bad = [BadFile(*skipped) for skipped in manifest.skipped]
     for done, outcome in enumerate(decode_all(manifest.items, processes or os.cpu_count() or 1), start=1):
         if isinstance(outcome, Sound):
             sounds.append(outcome)
@@ -245,7 +256,7 @@ def inspect(item: Item) -> Sound | BadFile:
                 meter.add(block, info.rate)
                 beginning.add(block, info.rate)
     except AudioError as error:
-        return BadFile(error.path, error.reason, error.detail)
+        return BadFile(ref.path, error.reason, error.detail)
     return Sound(
         item.id,
         ref.path,

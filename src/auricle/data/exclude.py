@@ -1,9 +1,15 @@
-"""Lists of files to leave out: one path a line, `#` before a comment."""
+"""Lists of files to leave out: one path a line, `#` before a comment.
+
+A path that a line cannot hold as it is (line ends, bytes that are no UTF-8, blanks at an end, `#` or `"` at the
+beginning) stands there as a JSON string.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from auricle.data.items import absolute
@@ -35,7 +41,9 @@ def write_exclude_list(path: Path | str, files: Iterable[tuple[str, str]]) -> No
     lines = [HEADER]
     for file, reason in files:
         inside = Path(file).is_relative_to(path.parent)
-        lines += [f"# {reason}", Path(os.path.relpath(file, path.parent)).as_posix() if inside else file]
+        name = Path(os.path.relpath(file, path.parent)).as_posix() if inside else file
+        plain = name.isprintable() and name == name.strip() and not name.startswith(("#", '"'))
+        lines += [f"# {reason}", name if plain else json.dumps(name)]
     write_text(path, "\n".join(lines) + "\n")
 
 
@@ -47,7 +55,15 @@ def read_exclude_list(path: Path | str) -> frozenset[str]:
     """
     path = absolute(path)
     try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").split("\n")]
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: the list of files to leave out cannot be read: {in_words(error)}.") from None
-    return frozenset(os.path.normpath(path.parent / line) for line in lines if line and not line.startswith("#"))
+    return frozenset(os.path.normpath(path.parent / _name(line)) for line in lines if line and line[0] != "#")
+
+
+def _name(line: str) -> str:
+    if line.startswith('"'):
+        # Else a list made by hand, of a file that is called so.
+        with suppress(ValueError):
+            return str(json.loads(line))
+    return line

@@ -17,7 +17,8 @@ import numpy as np
 def key(*parts: int | str) -> int:
     """A 128-bit key from the parts, the same in every process and Python version."""
     text = "/".join(str(part) for part in parts)
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=16).digest(), "little")
+    # Names of files may hold bytes that are no UTF-8.
+    return int.from_bytes(hashlib.blake2b(text.encode(errors="surrogateescape"), digest_size=16).digest(), "little")
 
 
 def generator(seed: int, stream: str, *parts: int | str) -> np.random.Generator:

@@ -9,16 +9,20 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from auricle.data.check import BadFile, Duplicate, Findings, Leak, Sound
 from auricle.environment import environment
-from auricle.errors import DataError
+from auricle.errors import DataError, printable
 from auricle.evaluation import distributions
 from auricle.evaluation.exhibits import add_sound
 from auricle.evaluation.report import Report
+from auricle.evaluation.results import write_json
 
 SCHEMA = 1
 NAMED = 3
 COPIES_SHOWN = 3
+BINS = 20
 
 
 def warnings(findings: Findings) -> list[str]:
@@ -63,27 +67,42 @@ def _ids(sounds: Sequence[Sound]) -> list[str]:
     return [sound.id for sound in sounds]
 
 
+def write_summary(
+    path: Path | str, findings: Findings, command: str = "", statistics: Mapping[str, Any] | None = None
+) -> None:
+    """Write everything that was found as JSON; `statistics` are those of a front end's input.
+
+    File names come back from it as they are (bytes that are no UTF-8 as surrogates, as Python has them).
+
+    Raises:
+        ConfigError: the path cannot be written.
+    """
+    write_json(path, summary(findings, command, statistics))
+
+
 def summary(findings: Findings, command: str = "", statistics: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Everything that was found, for `results.write_json`."""
+    """What `write_summary` writes: lists of ids and files, counts, and spreads (see `spread`)."""
     manifest, sounds = findings.manifest, findings.sounds
     try:
         data_hash = manifest.hash
     except DataError:
         data_hash = ""
-    seconds = sorted(s.seconds for s in sounds)
     return {
         "schema": SCHEMA,
         "task": "check",
         "command": command,
-        "data": {"source": manifest.source, "hash": data_hash},
+        "data": {"source": manifest.source, "hash": data_hash, "notes": manifest.notes},
         "files": len(sounds) + len(findings.bad),
         "hours": findings.hours,
         "bad_files": [asdict(b) for b in findings.bad],
+        # Of the bad files, those that were left out before any was decoded.
+        "skipped": [skipped._asdict() for skipped in manifest.skipped],
         "bad_by_reason": dict(Counter(b.reason for b in findings.bad).most_common()),
         "rates": _count(s.rate for s in sounds),
         "channels": _count(s.channels for s in sounds),
         "formats": _count(s.format for s in sounds),
-        "seconds": {"least": seconds[0], "median": seconds[len(seconds) // 2], "most": seconds[-1]} if seconds else {},
+        "seconds": spread([s.seconds for s in sounds], logarithmic=True),
+        "levels": {"peak": spread([s.peak for s in sounds]), "rms": spread([s.rms for s in sounds])},
         "silent": _ids(findings.silent),
         "clipped": _ids(findings.clipped),
         "dc_offset": _ids(findings.shifted),
@@ -95,6 +114,31 @@ def summary(findings: Findings, command: str = "", statistics: Mapping[str, Any]
         "statistics": statistics or {},
         "warnings": warnings(findings),
         "environment": environment(),
+    }
+
+
+def spread(values: Sequence[float], logarithmic: bool = False) -> dict[str, Any]:
+    """Least, median and most of the finite values, and a histogram: `counts[i]` lie from `edges[i]` to `edges[i + 1]`.
+
+    `infinite` counts the others: levels of digital silence. Equal ratios, or differences, lie between the edges.
+    """
+    finite = np.sort([value for value in values if math.isfinite(value)])
+    infinite = len(values) - len(finite)
+    if not len(finite):
+        return {"infinite": infinite, "edges": [], "counts": []}
+    least, most = finite[0], finite[-1]
+    edges = np.geomspace(least, most, BINS + 1) if logarithmic else np.linspace(least, most, BINS + 1)
+    # Where all are equal, or nearly so, there is one bin.
+    edges = edges if np.all(np.diff(edges) > 0) else np.array([least, most])
+    edges[0], edges[-1] = least, most
+    counts = np.histogram(finite, edges)[0] if least < most else np.array([len(finite)])
+    return {
+        "least": float(least),
+        "median": float(np.median(finite)),
+        "most": float(most),
+        "infinite": infinite,
+        "edges": edges.tolist(),
+        "counts": counts.tolist(),
     }
 
 
@@ -115,6 +159,8 @@ def check_page(findings: Findings, path: Path, command: str = "") -> Path:
             "formats": ", ".join(_count(s.format for s in findings.sounds)),
         }
     )
+    for note in findings.manifest.notes:
+        report.text(note)
     lines = warnings(findings)
     report.heading("Worth a look")
     report.text("\n\n".join(lines) if lines else "Nothing.")
@@ -157,7 +203,7 @@ def _add_bad(report: Report, bad: Sequence[BadFile]) -> None:
         return
     report.heading("Unusable files")
     report.table(["reason", "files"], [[r, n] for r, n in Counter(b.reason for b in bad).most_common()])
-    report.table(["file", "reason", "detail"], [[b.path, b.reason, b.detail] for b in bad])
+    report.table(["file", "reason", "detail"], [[printable(b.path), b.reason, b.detail] for b in bad])
 
 
 def _both(values: tuple[str, str]) -> str:
