@@ -15,10 +15,10 @@ optimizer and half the learning rate, so every point of the curve is a finished 
 
 **How it was judged.** Clip embeddings of the frozen network: the last layer, over a clip's time steps either the mean
 alone (as the network pools) or mean and standard deviation (as the feature statistics have it); heads with settings
-fixed in advance. Random weights: the same network, input statistics, layer and pooling, three seeds. Accuracy in percent over
-all test clips; differences in points with 95 % intervals of a paired bootstrap over clips, which do not hold the
-variance over pretraining seeds. Preset, mix of audio and the second pooling were chosen on these same tasks, so the
-figures are a little optimistic.
+fixed in advance. Random weights: the same network, input statistics, layer and pooling, three seeds. Accuracy in
+percent over all test clips; differences in points with 95 % intervals of a paired bootstrap over clips, which do not
+hold the variance over pretraining seeds. Preset, mix of audio and the second pooling were chosen on these same tasks
+with SSAST, so the figures are a little optimistic.
 """
 
 FINE_TUNED = """All weights, the same network from scratch beside it; {folds}, one seed.
