@@ -138,6 +138,9 @@ MISTAKES: dict[tuple[str, ...], str] = {
     ("pretrain", "ssast", "{tones}", "--init", "{finetuned}", "--out", "x"): (
         "--init {finetuned} is a classifier of ssast; it takes a pretraining checkpoint of ssast."
     ),
+    ("pretrain", "atst-clip", "{tones}", "--init", "{pretrained}", "--out", "x"): (
+        "--init {pretrained} is a pretraining of ssast; it takes a pretraining checkpoint of atst-clip."
+    ),
     ("evaluate", "{pretrained}", "{tones}"): (
         "{pretrained} has no classifier; fine-tune it first: auricle finetune {pretrained} DATA --out RUN"
     ),

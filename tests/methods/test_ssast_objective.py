@@ -247,6 +247,7 @@ def test_a_reconstruction_changes_the_masked_patches_only(layout: str) -> None:
     task = objective(layout)
     waves, lengths = sounds([samples(64), samples(40)])
     shown = task.reconstruct(batch(waves, lengths))
+    assert shown is not None
     original, hidden, rebuilt = shown.original, shown.hidden, shown.rebuilt
     assert shown.frames.tolist() == [64, 40]
     assert original.shape == hidden.shape == rebuilt.shape == (2, 64, 128)
@@ -255,6 +256,10 @@ def test_a_reconstruction_changes_the_masked_patches_only(layout: str) -> None:
     torch.testing.assert_close(rebuilt[~hidden], original[~hidden])
     assert (rebuilt[hidden] != original[hidden]).float().mean() > 0.99
     assert 0.2 < float(hidden[0].float().mean()) < 0.9
+
+
+def test_a_discriminative_task_fills_nothing_in() -> None:
+    assert objective(task="discriminative").reconstruct(batch(*sounds([samples(64)]))) is None
 
 
 def test_monitoring_tells_collapsed_embeddings_from_healthy_ones() -> None:

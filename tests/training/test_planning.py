@@ -40,6 +40,16 @@ def test_a_rhythm_counts_what_it_says_step_by_step(
     assert rhythm.saves(total)
 
 
+@pytest.mark.parametrize(
+    ("asked", "checkpoint_every", "saved"), [(0, 0, 10), (4, 0, 4), (30, 0, 10), (4, 7, 7), (0, 7, 7)]
+)
+def test_a_rhythm_of_validations_is_one_of_checkpoints(
+    tones: Path, tmp_path: Path, asked: int, checkpoint_every: int, saved: int
+) -> None:
+    job = job_of(tones, tmp_path / "run", validate_every=asked)
+    assert dataclasses.replace(job, checkpoint_every=checkpoint_every).rhythm(100).save_every == saved
+
+
 def test_the_steps_are_the_most_that_fit() -> None:
     costs = Costs(step=0.5, validation=2.0, save=1.0)
 

@@ -74,9 +74,9 @@ class Job:
         if self.config.schedule == "multistep" and not self.config.validate_every:
             # A schedule of epochs is judged by epochs.
             validate_every = self.loader.steps_per_epoch
-        return Rhythm(
-            total, validate_every if self.validate else 0, self.checkpoint_every or tenth, bool(self.best_metric)
-        )
+        # A rhythm of validations that was asked for is one of checkpoints too: a tenth of a long run is days of work.
+        save_every = self.checkpoint_every or min(tenth, self.config.validate_every or tenth)
+        return Rhythm(total, validate_every if self.validate else 0, save_every, bool(self.best_metric))
 
 
 @dataclass(frozen=True)

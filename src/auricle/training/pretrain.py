@@ -31,6 +31,7 @@ from auricle.training.job import Job, Progress
 from auricle.training.log import Console
 from auricle.training.loop import train
 from auricle.training.memory import enough_memory
+from auricle.training.precision import autocast, resolve_precision
 from auricle.training.run import claimed, read_metrics
 from auricle.training.tracking import trackers
 
@@ -52,6 +53,8 @@ FOR_FINETUNING = (
     *("collar", "frame_pooling", "consistency", "ramp", "teacher_momentum"),
 )
 MONITOR_FILE = "monitor.json"
+# The share of the training that is done, for a validation: all validations are of one objective, the last one.
+AT_THE_END = math.nextafter(1.0, 0.0)
 
 
 class Monitor(Protocol):
@@ -125,15 +128,15 @@ def plan(
         settings.setdefault("steps", 0)
     start = ckpt.resolve(Path(init)) if init else None
     asked = preset.removeprefix(f"{method}-")
+    if start is not None and (start.config["kind"] != "pretraining" or start.config["method"] != method):
+        raise CheckpointError(
+            f"--init {init} is a {start.config['kind']} of {start.config['method']}; "
+            f"it takes a pretraining checkpoint of {method}."
+        )
     preset = asked or (start.config.get("preset", "") if start else "") or module.DEFAULT_PRESET
     chosen = get_preset(method, preset)
     base = chosen.model
     if start is not None:
-        if start.config["kind"] != "pretraining" or start.config["method"] != method:
-            raise CheckpointError(
-                f"--init {init} is a {start.config['kind']} of {start.config['method']}; "
-                f"it takes a pretraining checkpoint of {method}."
-            )
         base = from_dict(module.CONFIG, start.config["model"], str(start.path))
     model, train_config = override((base, chosen.pretrain), settings)
     refuse_unused(train_config, settings, FOR_FINETUNING, "pretraining")
@@ -266,10 +269,12 @@ def pretrain(
         heard = [*plan.val_items, *plan.train_items][:MONITOR_CLIPS]
         batches = fixed_batch(plan.val_items or heard, loader), fixed_batch(heard, loader)
         module = build(plan)
+        precision = resolve_precision(plan.train.precision, device)
 
         def look(trained: Trainable) -> dict[str, float]:
             assert isinstance(trained, Objective)
-            found = validate(trained, *batches, part, device, console)
+            with autocast(precision, device):
+                found = validate(trained, *batches, part, device, console)
             return found | (monitor(trained.encoder) if monitor else {})
 
         job = Job(
@@ -320,7 +325,7 @@ def validate(
     `part` is what the clips of `batch` are: the losses are called `val_loss` or `train_loss` by it.
     """
     batch, heard = batch.to(device), heard.to(device)
-    losses = {name: float(value) for name, value in module(batch, 1.0).items() if name != "weight"}
+    losses = {name: float(value) for name, value in module(batch, AT_THE_END).items() if name != "weight"}
     result = {f"{part}_{name}": value for name, value in losses.items()}
     if not math.isfinite(losses["loss"]):
         # The loop stops at that; embeddings that are not finite have no rank.

@@ -157,9 +157,14 @@ class MaskedPatchObjective(Objective):
         return sampler(np.ones(grid, dtype=bool), count, rng)
 
     @torch.no_grad()
-    def reconstruct(self, batch: Batch) -> Reconstruction:
-        """For pictures: log-mel [B, T, F], what the mask hid of it, and with masked patches predicted."""
+    def reconstruct(self, batch: Batch) -> Reconstruction | None:
+        """For pictures: log-mel [B, T, F], what the mask hid of it, and with masked patches predicted.
+
+        None of a discriminative task, which trains nothing that fills in.
+        """
         c = self.config
+        if c.task == "discriminative":
+            return None
         features, frames = self.encoder.features(batch.audio.data, batch.audio.lengths)
         tokens, features = self.encoder.embed_patches(features, frames)
         mask = self.draw_mask(tokens, batch.draw, "mask")
