@@ -25,8 +25,8 @@ def write_data(manifest: Manifest, out: Path | str, to: str = "", label: str = "
 
     Args:
         to: "jsonl" (our manifest: everything), "csv" (with `events.csv` beside it), "ssast" (one list per value of the
-            column `split`, and a label file) or "lhotse" (a folder of recordings and supervisions); empty: by the
-            ending of `out`.
+            column `split`, and a label file) or "lhotse" (a folder of recordings, supervisions and events); empty: by
+            the ending of `out`.
         label: the column that an SSAST list holds.
 
     Raises:
@@ -103,15 +103,22 @@ def _ssast(manifest: Manifest, out: Path, label: str) -> Files:
 def _lhotse(manifest: Manifest, out: Path, label: str) -> Files:
     recordings: dict[str, dict[str, Any]] = {}
     supervisions: list[dict[str, Any]] = []
+    # A set of their own: beside the clips they lie in, lhotse warns of supervisions that overlap.
+    events: list[dict[str, Any]] = []
     for item in manifest:
         reference = item.streams["audio"]
         if reference.path not in recordings:
             recordings[reference.path] = _recording(reference.path, manifest.root)
-        supervisions += _supervisions(item, reference, recordings[reference.path])
-    return {
+        whole, *timed = _supervisions(item, reference, recordings[reference.path])
+        supervisions.append(whole)
+        events += timed
+    files: Files = {
         out / "recordings.jsonl.gz": lambda path: _write_lines(path, recordings.values()),
         out / "supervisions.jsonl.gz": lambda path: _write_lines(path, supervisions),
     }
+    if events:
+        files[out / "events.jsonl.gz"] = lambda path: _write_lines(path, events)
+    return files
 
 
 WRITERS: Mapping[str, Callable[[Manifest, Path, str], Files]] = {
