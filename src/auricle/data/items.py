@@ -278,7 +278,7 @@ class Manifest:
         """
         path = absolute(path)
         try:
-            lines = path.read_text(encoding="utf-8").splitlines()
+            lines = path.read_text(encoding="utf-8-sig").splitlines()
         except OSError as error:
             raise DataError(f"{path}: cannot be read: {error.strerror}.") from None
         except UnicodeDecodeError:
