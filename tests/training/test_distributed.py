@@ -394,7 +394,8 @@ def test_processes_that_were_started_differently_are_refused(pretraining: Sequen
     begin = "error: processes 0 and 1 resolve to other settings ("
     told = [line for line in log.read_text().splitlines() if line.startswith(begin)]
     assert len(told) == 1
-    assert "seed: 0 and 5); give all of them the same command" in told[0]
+    assert told[0].startswith(f"{begin}seed: 0 and 5; ")
+    assert told[0].endswith("); give all of them the same command and the same data.")
     assert not (tmp_path / "run").exists()
 
 

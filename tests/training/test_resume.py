@@ -164,7 +164,7 @@ def test_other_settings_are_refused_and_listed(
     assert f"train.steps: was {STEPS}, now {STEPS - 1}" in fewer.err
     kind = cli("finetune", straight_pretraining, pretraining[2], "--out", straight_pretraining)
     assert kind.code == 2
-    assert "command: was 'pretrain', now 'finetune'" in kind.err
+    assert "is a run of auricle pretrain, not of auricle finetune; give another --out." in kind.err
     # It does not even touch the run.
     assert {p: p.stat().st_mtime_ns for p in straight_pretraining.rglob("*") if p.name != ".lock"} == before
 
