@@ -14,7 +14,6 @@ import math
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -22,9 +21,10 @@ from numpy.typing import NDArray
 
 from auricle import audio
 from auricle.audio.augment import central_crop, mix_waveforms
+from auricle.audio.read import Channel
 from auricle.data.batch import Batch, Stream
 from auricle.data.buckets import buckets_of, by_length
-from auricle.data.items import Event, Item, events_between
+from auricle.data.items import AudioRef, Event, Item, events_between
 from auricle.data.randomness import Draw, generator
 from auricle.data.targets import mix_targets
 from auricle.data.workers import doing, read_ahead
@@ -106,36 +106,35 @@ class ClipDataset:
         return Sample(*heard, self.items[item].id, key.epoch, key.index, tuple(replaced), partners)
 
     def _read_mixed(self, item: int, key: Key, attempt: int) -> Clip:
-        wave, events = self._read_crop(item, generator(self.seed, "crop", key.epoch, key.index))
-        target = None if self.targets is None else self.targets[item]
-        # Drawn anew for each attempt: otherwise an unreadable partner would come back every time.
-        rng = generator(self.seed, "mixup", key.epoch, key.index, *([attempt] if attempt else []))
+        wave, target, events = self._read_crop(item, generator(self.seed, "crop", key.epoch, key.index))
+        rng = generator(self.seed, "mixup", key.epoch, key.index, *_retry(attempt))
         if self.mixup and rng.random() < self.mixup:
             # SSAST draws the partner from the whole set and the weight from Beta(10, 10), the default (section 1.4).
             partner, weight = int(rng.integers(len(self.items))), float(rng.beta(self.alpha, self.alpha))
-            other, more = self._read_crop(partner, rng)
+            other, others_target, more = self._read_crop(partner, rng)
             wave = mix_waveforms(wave, other, weight)
-            if target is not None and self.targets is not None:
+            if target is not None and others_target is not None:
                 # What sounds is detected however loud it is.
-                mixed = np.maximum(target, self.targets[partner])
-                target = mix_targets(target, self.targets[partner], weight) if self.events is None else mixed
+                loud = np.maximum(target, others_target)
+                target = mix_targets(target, others_target, weight) if self.events is None else loud
             seconds = len(wave) / self.rate
             events = None if events is None or more is None else (*events, *events_between(more, 0.0, seconds))
         return wave, target, events
 
     def _read_partner(self, number: int, key: Key, attempt: int) -> Sample:
         """Another clip, drawn and cropped as any."""
-        rng = generator(self.seed, "partner", key.epoch, key.index, number, *([attempt] if attempt else []))
+        rng = generator(self.seed, "partner", key.epoch, key.index, number, *_retry(attempt))
         item = int(self.slots[rng.integers(len(self.slots))])
-        target = None if self.targets is None else self.targets[item]
-        wave, events = self._read_crop(item, rng)
-        return Sample(wave, target, events, self.items[item].id, key.epoch, key.index, ())
+        return Sample(*self._read_crop(item, rng), self.items[item].id, key.epoch, key.index, ())
 
-    def _read_crop(self, index: int, rng: np.random.Generator) -> tuple[NDArray[np.float32], tuple[Event, ...] | None]:
-        """The samples of a crop, and its events where they are known."""
+    def _read_crop(self, index: int, rng: np.random.Generator) -> Clip:
+        """The samples of a crop, its target, and its events where they are known."""
         wave, start = self._read_stretch(index, rng)
+        target = None if self.targets is None else self.targets[index]
         events = None if self.events is None else self.events[index]
-        return wave, None if events is None else events_between(events, start, start + len(wave) / self.rate)
+        if events is not None:
+            events = events_between(events, start, start + len(wave) / self.rate)
+        return wave, target, events
 
     def _read_stretch(self, index: int, rng: np.random.Generator) -> tuple[NDArray[np.float32], float]:
         """The samples of a crop, and where it begins in its item, in seconds."""
@@ -146,10 +145,7 @@ class ClipDataset:
             place = 0.5 if self.central else rng.random()
             within = place * max(0.0, duration - self.crop / self.rate - DURATION_ROUNDING)
             start = ref.start + within
-            channel: Literal["mean"] | int = "mean" if ref.channel is None else ref.channel
-            wave, _ = audio.read(
-                ref.path, rate=self.rate, start=start, end=start + self.crop / self.rate, channel=channel
-            )
+            wave = read_stretch(ref, self.rate, start, start + self.crop / self.rate)
             return wave[: self.crop], within
         wave = self.cache.get(self.items[index], self.rate)
         if len(wave) <= self.crop:
@@ -158,6 +154,11 @@ class ClipDataset:
             return central_crop(wave, self.crop), (len(wave) - self.crop) // 2 / self.rate
         start_sample = int(rng.integers(len(wave) - self.crop + 1))
         return wave[start_sample : start_sample + self.crop], start_sample / self.rate
+
+
+def _retry(attempt: int) -> tuple[int, ...]:
+    """What makes each attempt a draw of its own: otherwise an unreadable partner would come back every time."""
+    return (attempt,) if attempt else ()
 
 
 class WaveCache:
@@ -185,8 +186,13 @@ class WaveCache:
 def read_item(item: Item, rate: int) -> NDArray[np.float32]:
     """All of an item's audio, mono at `rate`: [samples] float32."""
     ref = item.streams["audio"]
-    channel: Literal["mean"] | int = "mean" if ref.channel is None else ref.channel
-    wave: NDArray[np.float32] = audio.read(ref.path, rate=rate, start=ref.start, end=ref.end, channel=channel)[0]
+    return read_stretch(ref, rate, ref.start, ref.end)
+
+
+def read_stretch(ref: AudioRef, rate: int, start: float, end: float | None) -> NDArray[np.float32]:
+    """The seconds [start, end) of a reference's file, in its channel, at `rate`: [samples] float32."""
+    channel: Channel = "mean" if ref.channel is None else ref.channel
+    wave: NDArray[np.float32] = audio.read(ref.path, rate=rate, start=start, end=end, channel=channel)[0]
     return wave
 
 
