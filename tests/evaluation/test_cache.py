@@ -14,8 +14,10 @@ import soundfile
 from numpy.typing import NDArray
 from soundsets import RATE, save_pretrained, tone, write_tones
 
+import auricle
 from auricle.data.formats import read_data
 from auricle.data.items import Manifest
+from auricle.evaluation import cache
 from auricle.evaluation.cache import Cache, CacheWarning, default_folder
 from auricle.evaluation.probe import probe
 from auricle.inference.model import Model
@@ -179,3 +181,21 @@ def test_the_folder_is_the_one_of_the_environment_else_of_the_platform(monkeypat
     assert default_folder() == Path("/xdg/auricle")
     monkeypatch.setattr("sys.platform", "darwin")
     assert default_folder() == Path.home() / "Library" / "Caches" / "auricle"
+
+
+def test_all_code_between_a_file_and_its_embedding_is_in_the_key() -> None:
+    package = Path(auricle.__file__).parent
+    hashed = {str(path.relative_to(package)) for path in cache._code_files()}
+    assert {
+        "audio/read.py",
+        "data/loader.py",
+        "inference/model.py",
+        "kernels/chunked.py",
+        "kernels/scan.py",
+        "methods/ssamba/model.py",
+        "nn/patches.py",
+        "tasks/windows.py",
+        "training/precision.py",
+    } <= hashed
+    assert ("kernels/libauricle_kernels.so" in hashed) == (package / "kernels/libauricle_kernels.so").exists()
+    assert "evaluation/report.py" not in hashed

@@ -33,7 +33,8 @@ from auricle.inference.model import Model
 Array = NDArray[np.float32]
 LIMIT = 4 * 2**30
 # What lies between a file and its embedding: a change there makes old entries worthless.
-_CODE = ("audio", "data", "nn", "methods", "tasks", "inference")
+_CODE = ("audio", "data", "kernels", "nn", "methods", "tasks", "inference")
+_MORE_CODE = ("training/precision.py", "kernels/libauricle_kernels.so")
 
 
 class CacheWarning(UserWarning):
@@ -136,7 +137,13 @@ def _digest(values: Array) -> str:
 @functools.cache
 def _code_hash() -> str:
     digest = hashlib.sha256(auricle.__version__.encode())
-    package = Path(auricle.__file__).parent
-    for path in sorted(path for folder in _CODE for path in (package / folder).rglob("*.py")):
+    for path in _code_files():
         digest.update(path.read_bytes())
     return digest.hexdigest()
+
+
+def _code_files() -> list[Path]:
+    package = Path(auricle.__file__).parent
+    files = {path for folder in _CODE for path in (package / folder).rglob("*.py")}
+    # The compiled kernels are there only where they were built.
+    return sorted(files | {package / name for name in _MORE_CODE if (package / name).exists()})
