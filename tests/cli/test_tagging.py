@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from auricle.data.labels import LabelWarning
 from conftest import CLASSES, Outcome, sound
 
 CLIPS = 36
@@ -42,6 +43,14 @@ def test_labels_make_the_task_and_the_run_says_so(cli: Callable[..., Outcome], t
     done = cli("finetune", pretrained, tags, "--out", tags.parent / "said", "--steps", 2)
     assert done.code == 0
     assert "tagging: 3 classes in column 'label', 1.7 labels per clip." in done.out + done.err
+
+
+def test_tags_that_are_asked_to_be_single_labels_give_a_warning_of_one_line(tags: Path, pretrained: Path) -> None:
+    from auricle.training import finetune
+
+    with pytest.warns(LabelWarning, match=r"'label' seems to name several labels in 20 of 36 cells .*--task tagging"):
+        plan = finetune.plan(pretrained, tags, task="classification")
+    assert plan.labels.task == "classification"
 
 
 def test_a_tagger_learns_and_is_judged_by_average_precision(tagger: Path) -> None:

@@ -49,6 +49,15 @@ def test_several_labels_in_any_cell_make_it_tagging_unless_the_task_is_given() -
     assert str(read_labels(several, "label")) == "tagging: 2 classes in column 'label', 1.5 labels per clip"
 
 
+def test_single_labels_that_look_like_several_are_told() -> None:
+    whole = read_labels(manifest("dog;rain", "dog", "rain;wind", "dog;rain"), "label", "classification")
+    assert whole.compound.startswith("column 'label' seems to name several labels in 3 of 4 cells (first: 'dog;rain')")
+    assert "makes 3 classes;" in whole.compound
+    assert "--task tagging" in whole.compound
+    for labels in (read_labels(manifest("dog", "rain, heavy"), "label"), read_labels(manifest("a;b", "b"), "label")):
+        assert labels.compound == ""
+
+
 def test_targets_have_a_one_for_each_label_that_is_a_class() -> None:
     labels = read_labels(manifest("dog;rain", "rain", "wind;dog"), "label")
     assert labels.classes([0, 1]) == ("dog", "rain")

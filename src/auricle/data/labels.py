@@ -32,6 +32,10 @@ ANNOTATION = "annotation"
 _SMOOTHING = 0.01
 
 
+class LabelWarning(UserWarning):
+    """Labels are used as asked, but they look as if something else were meant."""
+
+
 @dataclass(frozen=True)
 class Labels:
     """The label column of a manifest: `sets[i]` are item i's labels, without repetition, in the order of its cell.
@@ -62,6 +66,22 @@ class Labels:
     def strong(self, indices: Sequence[int]) -> tuple[int, ...]:
         """Those of some items whose events are known: only they can be scored."""
         return tuple(i for i in indices if self.events[i] is not None)
+
+    @property
+    def compound(self) -> str:
+        """What to say of single labels that look like several, such as "dog;rain"; else an empty string."""
+        if self.task != "classification":
+            return ""
+        cells = [name for names in self.sets for name in names]
+        several = [cell for cell, labels in zip(cells, split_cells(cells), strict=True) if len(labels) > 1]
+        if not several:
+            return ""
+        return (
+            f"column '{self.column}' seems to name several labels in {len(several)} of {plural(len(cells), 'cell')} "
+            f"(first: '{several[0]}'); classification takes each cell as one label, which makes "
+            f"{plural(len(set(cells)), 'class')}; for any number of labels per clip, give --task tagging (from Python, "
+            'task="tagging").'
+        )
 
     @cached_property
     def strata(self) -> tuple[str, ...]:

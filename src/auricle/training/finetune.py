@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -17,7 +18,7 @@ from auricle.config import TrainConfig, from_dict, override, refuse_unused, to_d
 from auricle.data.formats import Data, read_data
 from auricle.data.heard import Heard
 from auricle.data.items import Manifest
-from auricle.data.labels import Labels, balancing_weights, read_labels
+from auricle.data.labels import Labels, LabelWarning, balancing_weights, read_labels
 from auricle.data.loader import Loader
 from auricle.data.randomness import torch_seed
 from auricle.data.splits import Fold, folds, holdout
@@ -168,6 +169,9 @@ def draft(
 
     Raises:
         ConfigError, DataError, CheckpointError: as their messages say.
+
+    Warns:
+        LabelWarning: single labels look like several.
     """
     checkpoint = ckpt.resolve(Path(model)) if Path(model).exists() or random_weights is None else None
     if checkpoint is None:
@@ -204,6 +208,8 @@ def draft(
         raise ConfigError("head=batchnorm normalises over the whole batch, which accumulate cuts up; leave it out.")
     manifest = read_data(data).hearing(network.channel)
     labels = read_labels(manifest, label, task)
+    if labels.compound and processes().first:
+        warnings.warn(labels.compound, LabelWarning, stacklevel=2)
     detects = labels.task == "detection"
     refuse_unused(train_config, settings, NOT_FOR_DETECTION if detects else FOR_DETECTION, labels.task)
     if detects:
