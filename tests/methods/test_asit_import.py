@@ -225,7 +225,7 @@ def test_a_training_file_without_a_head_is_incomplete() -> None:
 
 
 def test_an_unknown_tensor_is_named() -> None:
-    with pytest.raises(CheckpointError, match=r"1 unknown tensors: blocks\.0\.attn\.gate"):
+    with pytest.raises(CheckpointError, match=r"1 unknown tensor: blocks\.0\.attn\.gate"):
         recognise(vit_state() | {"blocks.0.attn.gate": torch.zeros(3)}, OPTIONS, "file")
 
 

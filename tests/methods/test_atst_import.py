@@ -161,7 +161,7 @@ def test_a_classifier_survives_the_import_on_disk(tmp_path: Path) -> None:
     ("change", "options", "message"),
     [
         (lambda s: s, {}, "width 24 was never released"),
-        (lambda s: s | {"stranger": torch.zeros(1)}, OPTIONS, "1 unknown tensors: stranger"),
+        (lambda s: s | {"stranger": torch.zeros(1)}, OPTIONS, "1 unknown tensor: stranger"),
         (lambda s: {k: v for k, v in s.items() if "pos_embed" not in k}, OPTIONS, "lacks positions or blocks"),
         (lambda s: s, {**OPTIONS, "patch_time": 8}, "patches of 256 values .* correct the --set options"),
         (lambda s: s, {**OPTIONS, "nonsense": 1}, "unknown key 'nonsense'"),

@@ -235,10 +235,14 @@ def test_a_file_without_the_tensors_that_give_the_structure_is_named_incomplete(
         (
             "v.layers.1.mixer.conv1d.bias",
             None,
-            r"1 missing \(encoder\.layers\.1\.mixer\.forward_direction\.conv\.bias\)",
+            r"1 missing tensor \(encoder\.layers\.1\.mixer\.forward_direction\.conv\.bias\)",
         ),
-        ("v.layers.1.mixer.gate", torch.zeros(3), r"1 unknown \(encoder\.layers\.1\.mixer\.forward_direction\.gate"),
-        ("v.layers.1.gate.weight", torch.zeros(3), r"1 unknown tensors: v\.layers\.1\.gate\.weight"),
+        (
+            "v.layers.1.mixer.gate",
+            torch.zeros(3),
+            r"1 unknown tensor \(v\.layers\.1\.mixer\.gate as encoder\.layers\.1\.mixer\.forward_",
+        ),
+        ("v.layers.1.gate.weight", torch.zeros(3), r"1 unknown tensor: v\.layers\.1\.gate\.weight"),
         ("v.layers.0.mixer.A_log", torch.zeros(3), r"A_log and conv1d\.weight must be \[E, S\]"),
         ("v.layers.0.mixer.conv1d.weight", None, r"A_log and conv1d\.weight must be \[E, S\]"),
         ("v.pos_embed", torch.zeros(1, 31, WIDTH), "positions for 30 tokens, but 128 mel bins x 64 frames"),

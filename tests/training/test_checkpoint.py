@@ -348,11 +348,11 @@ def test_tensors_that_do_not_fit_are_counted_and_named() -> None:
     with pytest.raises(CheckpointError) as caught:
         ckpt.load_state(module, wrong, "here")
     message = str(caught.value)
-    assert message.startswith("here does not fit the network: tensors 12 missing (")
-    assert "11 unknown (extra00, " in message
+    assert message.startswith("here does not fit the network: 12 missing tensors (")
+    assert "11 unknown tensors (extra00, " in message
     assert "extra09" in message
     assert "extra10" not in message
-    assert "1 wrong shape (0.bias)" in message
+    assert "1 tensor of another shape (0.bias: [3], expected [2])" in message
     assert message.count(".weight") == 10
     assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
 

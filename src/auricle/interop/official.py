@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from auricle.config import to_dict
 from auricle.data.labels import Task
-from auricle.errors import CheckpointError
+from auricle.errors import CheckpointError, plural
 from auricle.files import sha256
 from auricle.methods import get_method, method_names
 from auricle.methods.base import EncoderOnly, Imported, quirks
@@ -82,9 +82,11 @@ def import_checkpoint(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise CheckpointError(f"--out {out} exists and is not an empty directory; give a new one.")
     imported = recognise(read_state(file), options, str(file))
-    broken = [name for name, value in imported.state.items() if not bool(torch.isfinite(value).all())]
+    sources = _sources(imported)
+    broken = [sources.get(name, name) for name, value in imported.state.items() if not value.isfinite().all()]
     if broken:
-        raise CheckpointError(f"{file}: {len(broken)} tensors hold NaN or infinity ({', '.join(broken[:5])}).")
+        names = ", ".join(broken[:5])
+        raise CheckpointError(f"{file} holds NaN or infinity in {plural(len(broken), 'tensor')} ({names}).")
     module = build(imported, classes, str(file), task)
     config: dict[str, Any] = {
         "kind": imported.kind,
@@ -149,11 +151,13 @@ def read_state(file: Path) -> dict[str, Tensor]:
     tensors = {str(name): value for name, value in loaded.items() if isinstance(value, Tensor)}
     if len(tensors) != len(loaded):
         others = [str(name) for name in loaded if str(name) not in tensors]
-        raise CheckpointError(f"{file}: {len(others)} entries are not tensors ({', '.join(others[:5])}).")
+        names = ", ".join(others[:5])
+        raise CheckpointError(f"{file} holds {plural(len(others), 'value')} beside tensors ({names}).")
     hollow = [n for n, t in tensors.items() if t.numel() * t.element_size() > t.untyped_storage().nbytes()]
     if hollow:
         # A few stored bytes repeated: to use such a tensor could take any amount of memory.
-        raise CheckpointError(f"{file}: {len(hollow)} tensors claim more values than are stored ({hollow[0]}).")
+        count = plural(len(hollow), "tensor")
+        raise CheckpointError(f"{file}: fewer values are stored than {count} should have ({hollow[0]}).")
     return tensors
 
 
@@ -195,4 +199,9 @@ def build(
 
     # What is drawn here is overwritten; the caller's generators stay as they are.
     with torch.random.fork_rng(devices=[]):
-        return restore(fresh, imported.state, where)
+        return restore(fresh, imported.state, where, _sources(imported))
+
+
+def _sources(imported: Imported) -> dict[str, str]:
+    """What the file calls each of our tensors."""
+    return {t.target: t.source for t in imported.tensors if t.use == "weight"}

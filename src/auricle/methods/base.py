@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
@@ -23,6 +23,7 @@ from auricle.audio.read import Channel
 from auricle.config import DataclassInstance, TrainConfig
 from auricle.data.batch import Batch
 from auricle.data.labels import Task
+from auricle.errors import CheckpointError, plural
 from auricle.nn.collapse import effective_rank, feature_spread
 
 Capability = Literal["pretrain", "embed", "finetune", "decode"]
@@ -286,6 +287,12 @@ class Imported:
     classes: int = 0
     assumed: str = ""
     head: Literal["linear", "batchnorm"] = "linear"
+
+
+def unknown_tensors(title: str, names: Sequence[str]) -> CheckpointError:
+    """What is raised for tensors of a file that a method does not know; up to ten are named."""
+    found = plural(len(names), "unknown tensor")
+    return CheckpointError(f"the {title} checkpoint has {found}: {', '.join(names[:10])}.")
 
 
 def quirks(config: MethodConfig) -> dict[str, Any]:

@@ -34,7 +34,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from auricle import __version__
-from auricle.errors import CheckpointError, did_you_mean, in_words
+from auricle.errors import CheckpointError, did_you_mean, in_words, plural
 from auricle.files import sha256
 from auricle.methods import preset_names
 
@@ -298,14 +298,18 @@ def _remove(checkpoint: Path) -> None:
         shutil.rmtree(doomed, ignore_errors=True)
 
 
-def restore(build: Callable[[], M], weights: Mapping[str, Tensor], where: str) -> M:
+def restore(
+    build: Callable[[], M], weights: Mapping[str, Tensor], where: str, sources: Mapping[str, str] | None = None
+) -> M:
     """The module that `build` makes, with these weights; if they do not fit it, it is never allocated.
+
+    `sources` are the names that a foreign file gives to weights.
 
     Raises:
         CheckpointError: as `load_state`.
     """
     with torch.device("meta"):
-        check_fit(build(), weights, where)
+        check_fit(build(), weights, where, sources)
     module = build()
     load_state(module, weights, where)
     return module
@@ -321,24 +325,27 @@ def load_state(module: nn.Module, weights: Mapping[str, Tensor], where: str) -> 
     module.load_state_dict(dict(weights))
 
 
-def check_fit(module: nn.Module, weights: Mapping[str, Tensor], where: str) -> None:
-    """Compare names and shapes.
+def check_fit(
+    module: nn.Module, weights: Mapping[str, Tensor], where: str, sources: Mapping[str, str] | None = None
+) -> None:
+    """Compare names and shapes; `sources` as in `restore`.
 
     Raises:
         CheckpointError: as `load_state`.
     """
     have = {name: tuple(t.shape) for name, t in module.state_dict().items()}
     got = {name: tuple(t.shape) for name, t in weights.items()}
+    named = {name: name for name in have | got} | {ours: f"{name} as {ours}" for ours, name in (sources or {}).items()}
     complaints = []
-    for title, names in (
-        ("missing", have.keys() - got.keys()),
-        ("unknown", got.keys() - have.keys()),
-        ("wrong shape", {n for n in have.keys() & got.keys() if have[n] != got[n]}),
-    ):
+    for title, names in (("missing", have.keys() - got.keys()), ("unknown", got.keys() - have.keys())):
         if names:
-            complaints.append(f"{len(names)} {title} ({', '.join(sorted(names)[:10])})")
+            first = ", ".join(named[name] for name in sorted(names)[:10])
+            complaints.append(f"{plural(len(names), f'{title} tensor')} ({first})")
+    if others := sorted(name for name in have.keys() & got.keys() if have[name] != got[name]):
+        shapes = (f"{named[name]}: {list(got[name])}, expected {list(have[name])}" for name in others[:10])
+        complaints.append(f"{plural(len(others), 'tensor')} of another shape ({'; '.join(shapes)})")
     if complaints:
-        raise CheckpointError(f"{where} does not fit the network: tensors {'; '.join(complaints)}.")
+        raise CheckpointError(f"{where} does not fit the network: {', '.join(complaints)}.")
 
 
 def _load_tensors(path: Path) -> dict[str, Tensor]:

@@ -17,7 +17,7 @@ from torch import Tensor
 from auricle.config import override
 from auricle.errors import CheckpointError
 from auricle.methods.asit.config import ASiTConfig
-from auricle.methods.base import Imported, ImportedTensor
+from auricle.methods.base import Imported, ImportedTensor, unknown_tensors
 from auricle.methods.spectrogram.official import PATCHES
 from auricle.methods.spectrogram.recipes import seconds
 from auricle.nn.patches import Pair, frequency_major, time_major
@@ -161,7 +161,7 @@ class _File:
     def __init__(self, state: Mapping[str, Tensor]) -> None:
         places = {key: place_of(key) for key in state}
         if unknown := [key for key, place in places.items() if place is None]:
-            raise CheckpointError(f"the ASiT checkpoint has {len(unknown)} unknown tensors: {', '.join(unknown[:10])}.")
+            raise unknown_tensors("ASiT", unknown)
         self.places = {key: place for key, place in places.items() if place}
         branches = {place.branch for place in self.places.values()}
         self.kind: Kind = "encoder"

@@ -17,7 +17,7 @@ from torch import Tensor
 from auricle.config import override
 from auricle.errors import CheckpointError
 from auricle.methods.atst.config import ATSTConfig, ClipConfig, FrameConfig
-from auricle.methods.base import Imported, ImportedTensor
+from auricle.methods.base import Imported, ImportedTensor, unknown_tensors
 from auricle.nn.patches import frequency_major
 
 # Where the encoder is. The first one is ATST-Frame beside the classifier that it is distilled from; then come training
@@ -103,9 +103,7 @@ def import_state(variant: Variant, state: Mapping[str, Tensor], options: Mapping
     for key, value in state.items():
         file.place(key, value, config)
     if file.unknown:
-        raise CheckpointError(
-            f"the {variant.method} checkpoint has {len(file.unknown)} unknown tensors: {', '.join(file.unknown[:10])}."
-        )
+        raise unknown_tensors(variant.method, file.unknown)
     preset = "base" if config.width == 768 else "small"
     front = f"fft_window={config.fft_window} (its file does not say how long its windows are)"
     assumed = "" if "fft_window" in (options or {}) else front

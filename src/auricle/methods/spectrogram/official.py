@@ -17,7 +17,7 @@ from torch import Tensor
 
 from auricle.config import override
 from auricle.errors import CheckpointError
-from auricle.methods.base import Imported, ImportedTensor
+from auricle.methods.base import Imported, ImportedTensor, unknown_tensors
 from auricle.methods.spectrogram.config import MaskedPatchConfig
 
 C = TypeVar("C", bound=MaskedPatchConfig)
@@ -198,9 +198,7 @@ class OfficialFile:
                 ours[target] = value.float()
                 tensors.append(ImportedTensor(key, target, shape, "weight"))
         if unknown:
-            raise CheckpointError(
-                f"the {self.layout.title} checkpoint has {len(unknown)} unknown tensors: {', '.join(unknown[:10])}."
-            )
+            raise unknown_tensors(self.layout.title, unknown)
         classes = len(self.tensors["mlp_head.1.weight"]) if self.kind == "classifier" else 0
         return Imported(method, self.kind, config, ours, tuple(tensors), preset, classes, assumed)
 
