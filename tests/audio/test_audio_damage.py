@@ -319,6 +319,19 @@ def test_a_tag_in_front_of_a_file_does_not_hide_a_cut(name: str, file: Path) -> 
 def test_rejecting_a_cut_mp3_leaves_standard_error_alone(file: Path, capfd: pytest.CaptureFixture[str]) -> None:
     file.write_bytes(half(encode(tone(), "lame.mp3")))
     assert reasons(file) == {"truncated"}
+    probe(file)
+    assert capfd.readouterr().err == ""
+
+
+def test_an_mp3_that_states_a_wrong_size_is_read_in_silence(file: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    data = encode(tone(), "lame.mp3")
+    file.write_bytes(data)
+    whole, _ = read(file)
+    at = max(data.find(b"Xing"), data.find(b"Info")) + 12
+    assert int.from_bytes(data[at : at + 4], "big") == len(data)
+    for size in (0, len(data) // 2, 2 * len(data)):
+        file.write_bytes(data[:at] + size.to_bytes(4, "big") + data[at + 4 :])
+        np.testing.assert_array_equal(read(file)[0], whole)
     assert capfd.readouterr().err == ""
 
 

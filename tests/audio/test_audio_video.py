@@ -84,6 +84,14 @@ def test_cut_damaged_and_silent_files_are_named(tmp_path: Path) -> None:
         audio.probe(tmp_path / "mute.mp4")
 
 
+def test_a_header_that_leads_out_of_its_file_is_damage(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "a.wma"
+    path.write_bytes(bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c") + b"0" * 100)
+    with pytest.raises(AudioError, match="damaged: it starts like ASF"):
+        audio.probe(path)
+    assert capfd.readouterr().err == ""
+
+
 def test_a_folder_of_videos_is_a_data_set_unless_it_has_sound_files(tmp_path: Path) -> None:
     (tmp_path / "dog").mkdir()
     encode(tmp_path / "dog" / "a.mp4")

@@ -19,6 +19,8 @@ from auricle.audio.containers import Damage, percent
 
 _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 _FLAC_WINDOW = 1 << 20
+# Of the size that an MP3 file states: half of what libmpg123 bears in silence.
+_SIZE_TOLERANCE = 0.005
 _PAGE = struct.Struct("<4sBBqIIIB")
 
 
@@ -146,18 +148,20 @@ def with_mpeg_length(file: BinaryIO, start: int, scan: MpegScan) -> tuple[Splice
         The view, and the length in samples per channel where libsndfile will not know it.
     """
     first = _mpeg_frame(_at(file, start, 4))
-    if first is None or scan.frames < 1 or scan.frames == scan.declared:
+    if first is None or scan.frames < 1:
         return None
     if scan.declared is None:
         return SplicedFile(b"", file, start, scan.frames * _LONGEST_FRAME), scan.frames * first.samples
-    if scan.damage is not None:
-        return None
-    frame = bytearray(_at(file, start, first.length))
-    count_at = _count_offset(bytes(frame), first)
-    if count_at is None:
-        return None
-    frame[count_at : count_at + 4] = scan.frames.to_bytes(4, "big")
-    return SplicedFile(bytes(frame), file, start + first.length), None
+    written = _at(file, start, first.length)
+    frame, count_at, size_at = bytearray(written), _count_offset(written, first), _size_offset(written, first)
+    if count_at is not None and scan.damage is None:
+        frame[count_at : count_at + 4] = scan.frames.to_bytes(4, "big")
+    if size_at is not None:
+        # libmpg123 complains of a size that is off by 1 %, on stderr, without the file's name.
+        size = os.fstat(file.fileno()).st_size - start
+        if abs(int.from_bytes(frame[size_at : size_at + 4], "big") - size) > _SIZE_TOLERANCE * size:
+            frame[size_at : size_at + 4] = min(size, 2**32 - 1).to_bytes(4, "big")
+    return None if frame == written else (SplicedFile(bytes(frame), file, start + first.length), None)
 
 
 class SplicedFile(io.RawIOBase):
@@ -232,6 +236,13 @@ def _count_offset(data: bytes, first: _MpegFrame) -> int | None:
     if data[tag : tag + 4] in (b"Xing", b"Info") and len(data) >= tag + 12:
         return tag + 8 if data[tag + 7] & 1 else None
     return 50 if data[36:40] == b"VBRI" and len(data) >= 54 else None
+
+
+def _size_offset(data: bytes, first: _MpegFrame) -> int | None:
+    """Where in the first frame the encoder wrote the number of bytes (after Xing or Info and the frames), if it did."""
+    tag = 4 + first.side_info
+    known = data[tag : tag + 4] in (b"Xing", b"Info") and len(data) >= tag + 16 and data[tag + 7] & 3 == 3
+    return tag + 12 if known else None
 
 
 class FlacHeader(NamedTuple):

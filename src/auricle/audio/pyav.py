@@ -39,6 +39,23 @@ class Scan:
     damage: Damage | None
 
 
+class _Seekable:
+    """A file as PyAV reads it, whose refusal of a seek is an answer.
+
+    A damaged header sends FFmpeg before the beginning of the file. The exception would be printed with its traceback,
+    and raised as if the system could not read the file.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.read, self.tell, self._file = file.read, file.tell, file
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        try:
+            return self._file.seek(offset, whence)
+        except (OSError, ValueError):
+            return -1
+
+
 class Sound:
     """The first sound stream of an open file, decoded from its beginning on.
 
@@ -60,7 +77,7 @@ class Sound:
         self._errors = (av.FFmpegError, ValueError)
         file.seek(0)
         try:
-            self._container: Any = av.open(file, format=DEMUXERS[kind], metadata_errors="replace")
+            self._container: Any = av.open(_Seekable(file), format=DEMUXERS[kind], metadata_errors="replace")
         except self._errors as error:
             raise AudioError(
                 name, "damaged", f"it starts like {kind}, but PyAV cannot open it ({_words(error)})"
