@@ -1,5 +1,6 @@
 import os
 import shutil
+import sys
 import unicodedata
 from pathlib import Path
 
@@ -201,6 +202,15 @@ def test_another_extension_than_listed_is_found_for_the_events_too(tmp_path: Pat
     manifest = read_data(tmp_path)
     assert manifest.ids == ("b.flac", "Ünï.WAV")
     assert manifest[1].events == (Event(0.0, 0.1, "z"),)
+
+
+def test_what_needs_pyav_says_so_beside_other_sound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sound(tmp_path / "s.wav")
+    (tmp_path / "a.m4a").write_bytes(b"\0\0\0\x18ftypM4A " + bytes(100))
+    monkeypatch.setitem(sys.modules, "av", None)
+    (skipped,) = read_data(tmp_path).skipped
+    advice = "pip install 'auricle[video]' to read it, or convert it to FLAC or WAV"
+    assert str(skipped) == f"{tmp_path}/a.m4a: unsupported: this is MP4 (m4a, mp4, mov); {advice}"
 
 
 def test_video_beside_sound_is_left_out_and_said(tmp_path: Path) -> None:

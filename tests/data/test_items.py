@@ -150,6 +150,12 @@ def test_a_name_that_is_not_utf8_survives(folder: Path) -> None:
     assert manifest.hash
 
 
+def test_a_manifest_that_was_saved_without_details_is_read(tmp_path: Path) -> None:
+    header = {"format": "auricle-manifest", "version": 1, "source": "x", "root": ".", "roots": ["."]}
+    (tmp_path / "x.jsonl").write_text(json.dumps({**header, "skipped": [[0, "b.wav", "truncated"]]}) + "\n")
+    assert Manifest.load(tmp_path / "x.jsonl").skipped == (Skipped(str(tmp_path / "b.wav"), "truncated"),)
+
+
 @pytest.mark.parametrize("where", [".", "lists", ".."])
 def test_a_saved_manifest_moves_with_its_data(folder: Path, tmp_path: Path, where: str) -> None:
     (tmp_path / "far.wav").write_bytes(b"123")
