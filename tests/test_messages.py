@@ -133,7 +133,7 @@ MISTAKES: dict[tuple[str, ...], str] = {
     ("finetune", "ssast-test", "{tones}", "--out", "x"): (
         "'ssast-test' names a configuration (ssast-test), not weights: give a checkpoint or run directory (auricle "
         "import FILE --out DIR makes one of a published file), or ask for random weights (--random-weights SEED, from "
-        'Python load(..., weights="random")).'
+        "Python random_weights=SEED)."
     ),
     ("pretrain", "ssast", "{tones}", "--init", "{finetuned}", "--out", "x"): (
         "--init {finetuned} is a classifier of ssast; it takes a pretraining checkpoint of ssast."
@@ -219,8 +219,8 @@ MISTAKES: dict[tuple[str, ...], str] = {
         "checkpoint); give a run or checkpoint directory."
     ),
     ("embed", "{pretrained}", "nan", "--out", "x.npz"): (
-        "{here}/nan/x.wav: non-finite: sample 5 of channel 0 is nan; repair the sound (from Python, nonfinite='zero' "
-        "silences such samples)"
+        "{here}/nan/x.wav: non-finite: sample 5 of channel 0 is nan; repair the sound (auricle.audio.read silences "
+        "such samples with nonfinite='zero')"
     ),
     (
         "import",

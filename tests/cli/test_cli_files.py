@@ -96,6 +96,8 @@ def test_channels_that_cancel_give_a_warning_of_one_line(cli: Cli, pretrained: P
     assert end.code == 0
     (line,) = end.err.strip().splitlines()
     assert line.startswith(f"warning: {tmp_path / 'anti.wav'}: silent after downmix")
+    # embed has no --set.
+    assert "write one of them to a file of its own (pretrain and finetune hear one with --set channel=0" in line
 
 
 def test_predict_lists_what_cannot_be_read_and_predicts_the_rest(

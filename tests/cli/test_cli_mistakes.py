@@ -202,16 +202,22 @@ def test_a_file_in_the_place_of_a_run_and_the_reverse(
 
 def test_a_bare_preset_is_not_a_model_anywhere(cli: Cli, tones: Path, tmp_path: Path) -> None:
     sound = tones / "audio/hiss6.wav"
-    for command in (
-        ("finetune", "ssast-test", tones, "--out", tmp_path / "f"),
-        ("probe", "ssast-test", tones),
-        ("embed", "ssast-test", sound, "--out", tmp_path / "x.npz"),
-        ("predict", "ssast", sound),
-        ("pretrain", "ssast", tones, "--init", "ssast-test", "--out", tmp_path / "p"),
+    option = "(--random-weights SEED, from Python random_weights=SEED)."
+    python = '(from Python, auricle.load(..., weights="random")).'
+    for command, advice in (
+        (("finetune", "ssast-test", tones, "--out", tmp_path / "f"), option),
+        (("probe", "ssast-test", tones), option),
+        (("embed", "ssast-test", sound, "--out", tmp_path / "x.npz"), python),
+        (("predict", "ssast", sound), python),
+        (("pretrain", "ssast", tones, "--init", "ssast-test", "--out", tmp_path / "p"), "of a published file)."),
+        (
+            ("probe", "ssast-test", tones, "--random-weights", 0, "--against", "ssast-tiny-patch"),
+            "of a published file).",
+        ),
     ):
         message = last_line(cli(*command))
         assert "names a configuration" in message
-        assert "--random-weights SEED" in message
+        assert message.endswith(advice)
     assert "did you mean 'ssast-test'" in last_line(cli("predict", "ssast-tset", sound))
     assert "no preset 'ssast-tset' (did you mean 'test'?)" in last_line(
         cli("finetune", "ssast-tset", tones, "--random-weights", 1, "--out", tmp_path / "f")

@@ -268,7 +268,7 @@ def _check_size(source: Source, frames: int, target: int, max_samples: int | Non
     samples = max(frames * info.channels, frames * target // info.rate)
     if max_samples is not None and samples > max_samples:
         got = f"{samples:,} decoded samples ({frames / info.rate:.6g} s, {info.channels} channels) are declared"
-        advice = "cut it into shorter files (from Python, read a range or blocks of it, or raise max_samples)"
+        advice = "cut it into shorter files (auricle.audio.read takes a range, or a higher max_samples)"
         raise AudioError(source.name, "too long", f"{got}, the limit is {max_samples:,}; {advice}")
 
 
@@ -291,7 +291,11 @@ def _mono(source: Source, first: int, last: int, channel: Channel, nonfinite: No
     if position == first:
         raise AudioError(source.name, "0 samples", "nothing could be decoded")
     if energy > 0 and mean_energy <= _SILENT_RATIO * energy:
-        advice = "its channels cancel each other; use one of them (--set channel=0, from Python channel=0)"
+        # Every command reads files here, and not every one can be told which channel to hear.
+        advice = (
+            "its channels cancel each other; write one of them to a file of its own (pretrain and finetune hear one "
+            "with --set channel=0, auricle.audio.read with channel=0)"
+        )
         warnings.warn(f"{source.name}: silent after downmix: {advice}", AudioWarning, stacklevel=2)
 
 
@@ -325,7 +329,9 @@ def _check_level(samples: npt.NDArray[np.floating], position: int, name: str) ->
         index, channel = (int(i) for i in np.argwhere(bad)[0])
         where = f"sample {position + index:,} of channel {channel} is {rows[index, channel]}"
         raise AudioError(
-            name, "non-finite", f"{where}; repair the sound (from Python, nonfinite='zero' silences such samples)"
+            name,
+            "non-finite",
+            f"{where}; repair the sound (auricle.audio.read silences such samples with nonfinite='zero')",
         )
     index, channel = (int(i) for i in np.argwhere(np.abs(rows) > MAX_LEVEL)[0])
     where = f"sample {position + index:,} of channel {channel} is {rows[index, channel]:.6g}"

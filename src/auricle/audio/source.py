@@ -147,7 +147,7 @@ class Source:
         if (now.st_size, now.st_mtime_ns) != (self._stat.st_size, self._stat.st_mtime_ns):
             raise AudioError(self.name, "changed", f"it was written to while it was read; {damage.detail}")
         if self._truncated == "reject":
-            advice = "replace the file (from Python, truncated='warn' reads what is there)"
+            advice = "replace the file (auricle.audio.read reads what is there with truncated='warn')"
             raise AudioError(self.name, damage.reason, f"{damage.detail}; {advice}")
         if not self._complained:
             self._complained = True

@@ -28,6 +28,7 @@ from auricle.evaluation.readout import probe_features as probe_features
 from auricle.evaluation.results import Comparison, Exhibits, Result
 from auricle.evaluation.task import Task as Task
 from auricle.inference.model import Model, load, random_model
+from auricle.training.checkpoint import FRESH_OPTION, require
 
 SEEDS = 3
 RANDOM_SEEDS = tuple(range(SEEDS))
@@ -88,6 +89,8 @@ def probe(
         features, of_network = features_of(network)
         return read_out(task, features, head, of_network, seeds)
 
+    if random_weights is None:
+        require(model, FRESH_OPTION)
     loaded = load(model) if random_weights is None else random_model(model, random_weights)
     features, asked = features_of(loaded)
     ours = read_out(task, features, head, asked, head_seeds)
@@ -107,6 +110,7 @@ def probe(
         comparisons.append(compare("model", ours.runs, name, runs))
 
     if against is not None:
+        require(against)
         other = load(against)
         compare_with(str(against), head, [read(other)], model=describe(other))
     for name in baselines:

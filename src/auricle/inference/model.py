@@ -30,7 +30,7 @@ from auricle.tasks.classification import Classifier
 from auricle.tasks.detection import Detector
 from auricle.tasks.pooling import Pooling, pool
 from auricle.tasks.windows import clip_means, embed_clip, encode
-from auricle.training.checkpoint import Checkpoint, no_such_model, resolve, restore
+from auricle.training.checkpoint import Checkpoint, no_such_model, require, resolve, restore
 from auricle.training.finetuned import build_classifier, build_detector
 from auricle.training.precision import autocast, resolve_precision
 
@@ -341,6 +341,7 @@ def load(path: str | Path, *, weights: str = "", seed: int = 0, precision: str =
         raise ConfigError(f"weights must be 'random' or left out, got '{weights}'.")
     if weights == "random":
         return random_model(path, seed, precision)
+    require(path, 'from Python, auricle.load(..., weights="random")')
     checkpoint = resolve(Path(path))
     # What is drawn here is overwritten by the checkpoint; the caller's generators stay as they are.
     with torch.random.fork_rng(devices=[]):

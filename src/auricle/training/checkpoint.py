@@ -38,6 +38,8 @@ from auricle.errors import CheckpointError, did_you_mean, in_words, plural
 from auricle.files import sha256
 from auricle.methods import preset_names
 
+# How commands that take a preset with random weights are asked for it.
+FRESH_OPTION = "--random-weights SEED, from Python random_weights=SEED"
 M = TypeVar("M", bound=nn.Module)
 
 SCHEMA = 1
@@ -211,8 +213,7 @@ def resolve(path: Path) -> Checkpoint:
     Warns:
         CheckpointWarning: a checkpoint of the run is damaged, so another one is used.
     """
-    if not path.exists():
-        raise CheckpointError(no_such_model(str(path)))
+    require(path)
     if (path / "MANIFEST.json").exists() or _STEP.fullmatch(path.name):
         return verify(path)
     if path.is_file():
@@ -234,15 +235,28 @@ def resolve(path: Path) -> Checkpoint:
     return chosen
 
 
-def no_such_model(name: str) -> str:
-    """The sentence for a path that does not exist; a preset's name is the likeliest mistake."""
+def require(model: str | Path, fresh: str = "") -> None:
+    """Make sure that there is something at a path; `fresh` as in `no_such_model`.
+
+    Raises:
+        CheckpointError: there is not.
+    """
+    if not Path(model).exists():
+        raise CheckpointError(no_such_model(str(model), fresh))
+
+
+def no_such_model(name: str, fresh: str = "") -> str:
+    """The sentence for a path that does not exist; a preset's name is the likeliest mistake.
+
+    `fresh` is how the caller is asked for a preset with random weights, where it can be.
+    """
     presets = preset_names()
     near = [p for p in presets if p == name or p.startswith(f"{name}-")]
     if near:
         return (
             f"'{name}' names a configuration ({', '.join(near)}), not weights: give a checkpoint or run directory "
-            f"(auricle import FILE --out DIR makes one of a published file), or ask for random weights "
-            f'(--random-weights SEED, from Python load(..., weights="random")).'
+            f"(auricle import FILE --out DIR makes one of a published file)"
+            f"{f', or ask for random weights ({fresh})' if fresh else ''}."
         )
     return f"{name}: no such checkpoint or run directory{did_you_mean(name, presets)}."
 

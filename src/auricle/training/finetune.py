@@ -173,7 +173,9 @@ def draft(
     Warns:
         LabelWarning: single labels look like several.
     """
-    checkpoint = ckpt.resolve(Path(model)) if Path(model).exists() or random_weights is None else None
+    if random_weights is None:
+        ckpt.require(model, ckpt.FRESH_OPTION)
+    checkpoint = ckpt.resolve(Path(model)) if Path(model).exists() else None
     if checkpoint is None:
         method_name, preset = find_preset(str(model))
         if not method_name:
