@@ -77,6 +77,11 @@ def test_evaluation_has_every_metric_with_its_interval(
     assert [c["label"] for c in result["per_class"]] == list(CLASSES)
     assert result["metrics"]["mAP"]["value"] == pytest.approx(np.mean([c["AP"] for c in result["per_class"]]))
     assert len(result["items"]) == 6
+    few = sum(0 < c["items"] < 5 for c in result["per_class"])
+    assert few
+    note = f"the interval of mAP leans upwards, with fewer than 5 positives in {few} of 3 classes"
+    assert result["protocol"]["notes"] == [note]
+    assert f"note: {note}" in done.err
     assert all(
         set(item["predicted"]) == {name for name, p in item["scores"].items() if p >= 0.5} for item in result["items"]
     )

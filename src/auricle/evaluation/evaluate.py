@@ -191,6 +191,7 @@ def score(tested: Tested, manifest: Manifest, labels: Labels, *, protocol: dict[
             "items": tags.items(),
             "calibration": tags.calibration(),
         }
+        protocol = {**protocol, "notes": [*protocol["notes"], *tags.notes()]}
     else:
         best = tested.probability.argmax(1)
         predictions = Predictions(

@@ -11,11 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from auricle.errors import plural
 from auricle.evaluation.classify import BINS
 from auricle.evaluation.results import Quantity, quantity
 from auricle.metrics import Bin, class_average_precision, class_roc_auc, reliability_bins, tagging_intervals
 
 THRESHOLD = 0.5
+# Of fewer, a resample repeats some and misses others so often that the interval of mAP visibly leans upwards.
+FEW_POSITIVES = 5
 TOP = 5
 
 
@@ -33,6 +36,17 @@ class TagPredictions:
         found, resamples = tagging_intervals(self.scores, self.truth)
         order = ("mAP", "micro_AP", "mAUC", "d_prime", "lwlrap")
         return {name: quantity(*found[name]) for name in order}, resamples
+
+    def notes(self) -> list[str]:
+        """What a reader of the intervals should know."""
+        positives = self.truth.sum(0)
+        few = int(((positives > 0) & (positives < FEW_POSITIVES)).sum())
+        if not few:
+            return []
+        return [
+            f"the interval of mAP leans upwards, with fewer than {FEW_POSITIVES} positives in {few} of "
+            f"{plural(len(self.classes), 'class')}"
+        ]
 
     def per_class(self) -> list[dict[str, Any]]:
         """Average precision and ROC area of each class; None where a class has no positive, or nothing else."""
