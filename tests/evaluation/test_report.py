@@ -15,7 +15,7 @@ import soundfile
 from matplotlib.figure import Figure
 
 from auricle.errors import ConfigError, DataError
-from auricle.evaluation import figures, report
+from auricle.evaluation import figures, maps, report, style
 from auricle.evaluation.report import Report
 from auricle.evaluation.results import quantity
 
@@ -61,7 +61,7 @@ def parsed(page: Report) -> Page:
 def noise_figure(inches: float = 1.0) -> Figure:
     """A picture that compresses badly, of about 3 * (200 * inches) ** 2 bytes."""
     figure = Figure(figsize=(inches, inches))
-    figure.figimage(np.random.default_rng(0).random((600, 600, 3)), resize=False)
+    figure.add_axes((0, 0, 1, 1)).imshow(np.random.default_rng(0).random((600, 600, 3)), interpolation="nearest")
     return figure
 
 
@@ -245,12 +245,21 @@ class TestTable:
         page.table(["a", "b"], [], "Nothing yet.")
         assert parsed(page).text_of("th", "p") == ["a", "b", "Nothing yet."]
 
+    def test_a_table_of_long_rows_leaves_room_for_what_follows(self) -> None:
+        page = Report("Title")
+        page.table(["path", "n"], [["folder/" * 200, k] for k in range(900)])
+        found = parsed(page)
+        shown = len(found.all("tr")) - 1
+        assert 150 < shown < 250
+        assert found.text_of("p") == [f"The first {shown} of 900 rows."]
+        assert len(page.html()) < 400_000
+
     def test_long_tables_are_cut_and_say_so(self) -> None:
         page = Report("Title")
         page.table(["n"], [[k] for k in range(2500)], "A note.")
         found = parsed(page)
         assert len(found.all("tr")) == 1001
-        assert found.text_of("p") == ["The first 1000 of 2\u202f500 rows. A note."]
+        assert found.text_of("p") == ["The first 1\u202f000 of 2\u202f500 rows. A note."]
 
 
 def source_of(page: Page, tag: str = "img") -> tuple[str, bytes]:
@@ -271,16 +280,35 @@ class TestFigure:
         assert found.all("img")[0]["alt"] == "The alternative"
         assert found.text_of("figcaption") == ["The caption"]
 
-    def test_dense_figures_are_pixels(self) -> None:
+    def test_a_dense_cloud_is_pixels_and_its_words_stay_letters(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(report, "SVG_LIMIT", 100_000)
+        points = np.random.default_rng(0).normal(size=(1500, 2))
         page = Report("Title")
-        page.figure(noise_figure(2), "c", "a")
+        page.figure(maps.embedding_map(points, ["only"] * 1500), "c", "a")
         kind, content = source_of(parsed(page))
-        assert kind == "image/png"
-        assert content.startswith(b"\x89PNG")
+        assert kind == "image/svg+xml"
+        assert b"data:image/png;base64" in content
+        assert b"<use" in content
+        assert len(content) < len(style.svg(maps.embedding_map(points, ["only"] * 1500)))
+
+    def test_pictures_have_the_colours_of_the_page(self) -> None:
+        page = Report("Title")
+        page.figure(figures.bars([("ours", 0.9, 0.8, 0.95, "set")]), "c", "a")
+        _, content = source_of(parsed(page))
+        light, dark = re.findall(r":root\{(.*?)\}", content.decode())
+        assert f":{style.INK};" in light
+        assert f":{style.DARK[style.INK]};" in dark
+        # No colour of the light page is left behind, and there is no ground.
+        drawn = content.decode().partition("</style>")[2].partition("</style>")[2]
+        assert not set(re.findall(r"#[0-9a-f]{6}\b", drawn)) & set(style.DARK)
+        assert "#ffffff" not in drawn
+        # The ground of a picture is that of its card.
+        (css,) = parsed(page).text_of("style")
+        assert re.findall(r"--card: (#\w+)", css) == [style.PAPER, style.DARK[style.PAPER]]
 
     def test_page_stays_below_its_limit(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(report, "SVG_LIMIT", 0)
-        monkeypatch.setattr(report, "PAGE_LIMIT", 250_000)
+        monkeypatch.setattr(report, "PAGE_LIMIT", 380_000)
         page = Report("Title")
         for index in range(6):
             page.figure(noise_figure(), f"number {index}", f"what {index} shows")
@@ -289,7 +317,7 @@ class TestFigure:
         # One at full resolution, one at half of it, and no room for more.
         assert len(sizes) == 2
         assert sizes[1] < sizes[0] / 2
-        assert len(page.html().encode()) < 250_000
+        assert len(page.html().encode()) < 380_000
         assert found.text_of("figcaption") == [f"number {index}" for index in range(6)]
         assert "Left out, as the page would exceed its size limit: what 5 shows" in found.text_of("p")
 

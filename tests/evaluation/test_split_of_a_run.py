@@ -102,7 +102,7 @@ def test_training_clips_are_scored_if_asked_for_with_a_note(
     result = evaluate(run, [unsplit], split=split)
     trained, tested = len(plan.fold.train), result.protocol["tested"]
     assert tested == (trained if split == "train" else len(read_data([unsplit])))
-    assert result.protocol["notes"] == [f"{trained} of the {tested} clips scored are clips that the run was trained on"]
+    assert result.protocol["notes"] == [f"of {tested} clips scored, the run was trained on {trained}"]
 
 
 def test_a_second_fine_tuning_remembers_the_clips_of_the_first(run: Path, tones: Path) -> None:

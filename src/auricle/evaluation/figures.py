@@ -26,6 +26,8 @@ from auricle.evaluation.style import (
     OTHERS,
     OURS,
     PALETTE,
+    PAPER,
+    TINT,
     WIDTH,
     label_text,
     new_figure,
@@ -106,7 +108,7 @@ def layer_curves(rows: Sequence[Mapping[str, Any]]) -> Figure:
     axes.fill_between(layers, low, high, color=OURS, alpha=0.12, linewidth=0)
     axes.plot(layers, value, color=OURS, linewidth=1.7)
     for row, height in zip(rows, value, strict=True):
-        face = OURS if row["chosen"] else "white"
+        face = OURS if row["chosen"] else PAPER
         axes.plot(row["layer"], height, "o", color=OURS, markerfacecolor=face, markersize=6)
     validation = np.array([_finite(row["validation"]) for row in rows], dtype=float)
     axes.plot(layers, validation, color=PALETTE[1], linewidth=1.4, linestyle=(0, (4, 2)))
@@ -136,7 +138,7 @@ def confusion(matrix: npt.ArrayLike, labels: Sequence[str]) -> Figure:
     figure = Figure(figsize=(side + 4, side + 4))
     FigureCanvasAgg(figure)
     axes = figure.add_axes((2 / (side + 4), 2 / (side + 4), side / (side + 4), side / (side + 4)))
-    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, interpolation="nearest", aspect="auto")
+    image = axes.imshow(shares, cmap=TINT, vmin=0, vmax=1, interpolation="nearest", aspect="auto")
     names = [label_text(label) for label in labels]
     font = min(8.0, cell * 72 * 0.85)
     upright = max(map(len, names)) * font * 0.65 > cell * 72
@@ -149,7 +151,7 @@ def confusion(matrix: npt.ArrayLike, labels: Sequence[str]) -> Figure:
     if size <= 30:
         axes.set_xticks(np.arange(0.5, size - 1), minor=True)
         axes.set_yticks(np.arange(0.5, size - 1), minor=True)
-        axes.grid(which="minor", color="white", linewidth=1)
+        axes.grid(which="minor", color=PAPER, linewidth=1)
         axes.tick_params(which="minor", length=0)
     texts = {(i, j): _count(counts[i, j], short=size > 15) for i, j in np.argwhere(counts).tolist()}
     for (i, j), text in texts.items():

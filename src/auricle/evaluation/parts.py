@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from auricle.data.heard import Heard, content_keys
 from auricle.data.items import Manifest
 from auricle.data.splits import SPLIT_COLUMN, stated_part
-from auricle.errors import DataError
+from auricle.errors import DataError, plural
 from auricle.inference.model import Model
 
 PARTS = ("train", "val", "test", "all")
@@ -53,9 +53,11 @@ def choose_part(
     if not indices:
         raise DataError(f"the part '{name}' of {manifest.source} is empty; choose another --split.")
     if left_out:
-        notes.append(f"{left_out} clips of the part '{name}' are not tested, as the run learned from them")
+        are, them = ("is", "it") if left_out == 1 else ("are", "them")
+        what = f"{plural(left_out, 'clip')} of the part '{name}'"
+        notes.append(f"{what} {are} not tested, as the run learned from {them}")
     if scored := len(train.intersection(indices)):
-        notes.append(f"{scored} of the {len(indices)} clips scored are clips that the run was trained on")
+        notes.append(f"of {plural(len(indices), 'clip')} scored, the run was trained on {scored}")
     if "heard" not in model.config:
         notes.append("the checkpoint does not say what it was trained on, so training clips may be among those scored")
     return Part(indices, how, tuple(notes))

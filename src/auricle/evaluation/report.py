@@ -12,7 +12,7 @@ import hashlib
 import html
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -28,9 +28,10 @@ from auricle.evaluation.snippets import Snippet
 PAGE_LIMIT: Final = 2_900_000  # bytes
 # Of all sounds of a map together, so that other pictures have room.
 MAP_SOUNDS_LIMIT: Final = 1_300_000
-SVG_LIMIT: Final = 200_000  # bytes; beyond, a picture is so dense that pixels serve it better
+SVG_LIMIT: Final = 200_000  # bytes; beyond, a picture is so dense that pixels serve it better, but for its words
 AUDIO_LIMIT: Final = 300_000  # bytes
 ROW_LIMIT: Final = 1000
+TABLE_LIMIT: Final = 300_000  # bytes of one table
 CONTENTS_FROM: Final = 4  # headings
 
 _AUDIO_TYPES: Final = {
@@ -105,7 +106,8 @@ class Report:
     def table(self, header: Sequence[str], rows: Sequence[Sequence[Any]], note: str = "") -> None:
         """A table; cells are text, numbers or quantities (`results.quantity`), and columns of numbers align right.
 
-        The page shows the first 1000 rows and says how many there are.
+        The page shows the first 1000 rows, or fewer where they are long, and says how many there are. On a phone, the
+        cells of a row stand one below the other where a column holds sentences or paths.
 
         Raises:
             DataError: a row does not have one cell for each header.
@@ -118,14 +120,28 @@ class Report:
         classes = [_column_class(column) for column in columns]
         decimals = [_decimals(column) for column in columns]
         head = "".join(f'<th scope="col"{c}>{_escape(name)}</th>' for name, c in zip(header, classes, strict=True))
-        body = "".join(f"<tr>{''.join(_row_cells(row, classes, decimals))}</tr>\n" for row in shown)
-        if len(rows) > ROW_LIMIT:
-            note = f"The first {ROW_LIMIT} of {_number(len(rows), 0)} rows. {note}".strip()
+        # A column without a class holds long words.
+        kind = ' class="wordy"' if "" in classes else ""
+        lines = self._fitting(f"<tr>{''.join(_row_cells(row, header, classes, decimals))}</tr>\n" for row in shown)
+        if len(rows) > len(lines):
+            note = f"The first {_number(len(lines), 0)} of {_number(len(rows), 0)} rows. {note}".strip()
         caption = f'<p class="note">{_escape(note)}</p>\n' if note else ""
         self._add(
             f'<div class="table"><div class="scroll" tabindex="0" role="region" aria-label="table">\n'
-            f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody>\n</table>\n</div>\n{caption}</div>\n"
+            f"<table{kind}>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{''.join(lines)}</tbody>\n</table>\n</div>\n"
+            f"{caption}</div>\n"
         )
+
+    def _fitting(self, lines: Iterable[str]) -> list[str]:
+        """As many as a table may have, so that it leaves room for what comes after it."""
+        room = min(TABLE_LIMIT, PAGE_LIMIT - self._size)
+        found = []
+        for line in lines:
+            room -= len(line.encode("utf-8"))
+            if room < 0:
+                break
+            found.append(line)
+        return found
 
     def figure(self, figure: Figure, caption: str, alt: str, sound: Snippet | None = None) -> None:
         """A picture with its caption, and a sound that belongs to it; `alt` says in words what the picture shows."""
@@ -297,10 +313,15 @@ def _is_number(cell: Any) -> bool:
     return isinstance(cell, int | float | np.number | Mapping) or _NUMERIC.fullmatch(str(cell)) is not None
 
 
-def _row_cells(row: Sequence[Any], classes: Sequence[str], decimals: Sequence[int]) -> Iterator[str]:
-    for index, (value, css, digits) in enumerate(zip(row, classes, decimals, strict=True)):
+def _row_cells(
+    row: Sequence[Any], header: Sequence[str], classes: Sequence[str], decimals: Sequence[int]
+) -> Iterator[str]:
+    wordy = "" in classes
+    for index, (value, name, css, digits) in enumerate(zip(row, header, classes, decimals, strict=True)):
         cell = _cell(value, digits)
-        yield f'<th scope="row"{css}>{cell}</th>' if index == 0 else f"<td{css}>{cell}</td>"
+        # Where cells stand one below the other, each says its column itself.
+        says = f' data-name="{_escape(name)}"' if wordy and index else ""
+        yield f'<th scope="row"{css}>{cell}</th>' if index == 0 else f"<td{css}{says}>{cell}</td>"
 
 
 def _renderings(figure: Figure) -> Iterator[tuple[str, bytes]]:
@@ -308,8 +329,9 @@ def _renderings(figure: Figure) -> Iterator[tuple[str, bytes]]:
     vector = style.svg(figure)
     if len(vector) <= SVG_LIMIT:
         yield "image/svg+xml", vector
-    yield "image/png", style.png(figure, dpi=200)
-    yield "image/png", style.png(figure, dpi=100)
+    style.with_pixels(figure)
+    for dpi in (200, 100):
+        yield "image/svg+xml", style.svg(figure, dpi)
 
 
 def _data_uri(kind: str, content: bytes) -> str:

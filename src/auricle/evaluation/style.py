@@ -1,20 +1,22 @@
 """The house style of the pictures: type, colours, and how a figure becomes bytes.
 
-Figures have a white ground, so they read the same on a light page, a dark page and paper. One inch is 100 CSS pixels on
-the page: most figures are 7 inches wide and their smallest text is legible there. Pyplot's global state is never
-touched, and equal input gives equal bytes.
+As PNG, figures have a white ground. As SVG they have none, and their colours are those of the page that shows them,
+light or dark (`DARK`). One inch is 100 CSS pixels on the page: most figures are 7 inches wide and their smallest text
+is legible there. Pyplot's global state is never touched, and equal input gives equal bytes.
 """
 
 from __future__ import annotations
 
 import functools
 import io
+import re
 from collections.abc import Callable
 from typing import Any, Final, ParamSpec, TypeVar
 
 import matplotlib.style
 from matplotlib import font_manager
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
@@ -24,7 +26,23 @@ OURS, OTHERS, MASKED = "#0b62a4", "#b7c0c7", "#c3cbd1"
 # Okabe and Ito's colours without the yellow, which is too pale on white; told apart with every common colour blindness.
 PALETTE: Final = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#4d5459")
 MARKERS: Final = ("o", "s", "^", "D", "v", "P", "X", "*")
-HALO: Final = [withStroke(linewidth=3, foreground="white")]
+# What is drawn in the colour of the ground: told apart from true white by its last digit.
+PAPER: Final = "#fffffe"
+HALO: Final = [withStroke(linewidth=3, foreground=PAPER)]
+# The colours of a dark page; one that is not here, such as white letters on a filled cell, stays as it is.
+DARK: Final = {
+    PAPER: "#1b2024",
+    INK: "#e3e5e6",
+    MUTED: "#9aa3aa",
+    AXIS: "#5d666d",
+    GRID: "#30373c",
+    OURS: "#4c9bd8",
+    OTHERS: "#5d6870",
+    "#0072b2": "#3f9fdb",
+    "#4d5459": "#a9b1b7",
+}
+# Shares from nothing to all, over a ground of any colour.
+TINT: Final = LinearSegmentedColormap.from_list("tint", [(*to_rgb(OURS), 0.0), (*to_rgb(OURS), 1.0)])
 
 # DejaVu comes with matplotlib, so pictures look alike on every machine; the rest is for scripts that it lacks.
 _FONTS: Final = ("DejaVu Sans", "Noto Sans CJK SC", "Noto Sans CJK JP", "Microsoft YaHei", "Arial Unicode MS")
@@ -52,6 +70,7 @@ _STYLE: Final[dict[str, Any]] = {
     "ytick.labelsize": 8,
     "xtick.major.size": 3,
     "ytick.major.size": 3,
+    "axes.facecolor": "none",
     "figure.facecolor": "white",
     "savefig.facecolor": "white",
     "lines.solid_capstyle": "round",
@@ -81,11 +100,33 @@ def styled(draw: Callable[P, R]) -> Callable[P, R]:
 
 
 @styled
-def svg(figure: Figure) -> bytes:
-    """The figure as SVG, its letters as outlines so that it needs no font."""
+def svg(figure: Figure, dpi: int = 200) -> bytes:
+    """The figure as SVG, its letters as outlines so that it needs no font, in the colours of a light or dark page.
+
+    `dpi` is that of pictures and of what is rasterized (`with_pixels`) inside.
+    """
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="svg", dpi=200, metadata={"Date": None, "Creator": None})
-    return buffer.getvalue()
+    figure.savefig(buffer, format="svg", dpi=dpi, facecolor="none", metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue().decode("utf-8")
+    names = {colour: f"--c{number}" for number, colour in enumerate(DARK)}
+    # Only inside styles is a colour a colour: elsewhere it may be the name of a shape.
+    text = re.sub(
+        r"(?<=: )#[0-9a-f]{6}\b", lambda match: f"var({names[match[0]]})" if match[0] in names else match[0], text
+    )
+    light, dark = (
+        "".join(f"{name}:{colours[colour]};" for colour, name in names.items())
+        for colours in ({colour: colour for colour in DARK}, DARK)
+    )
+    scheme = f"<style>:root{{{light}}}@media (prefers-color-scheme:dark){{:root{{{dark}}}}}</style>\n"
+    return text.replace(" <defs>", f" {scheme} <defs>", 1).encode("utf-8")
+
+
+def with_pixels(figure: Figure) -> Figure:
+    """The figure with its clouds of points made of pixels when it is written as SVG; words and axes stay sharp."""
+    for axes in figure.axes:
+        for cloud in axes.collections:
+            cloud.set_rasterized(True)
+    return figure
 
 
 @styled

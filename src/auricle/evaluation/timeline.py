@@ -18,11 +18,23 @@ from matplotlib.figure import Figure
 
 from auricle.audio.frontends import KaldiFbank
 from auricle.data.loader import read_item
-from auricle.errors import AudioError
+from auricle.errors import AudioError, plural
 from auricle.evaluation import figures, snippets
 from auricle.evaluation.report import Report
 from auricle.evaluation.results import Result
-from auricle.evaluation.style import INK, MUTED, OTHERS, OURS, WIDTH, label_text, new_figure, nothing, styled
+from auricle.evaluation.style import (
+    INK,
+    MUTED,
+    OTHERS,
+    OURS,
+    PAPER,
+    TINT,
+    WIDTH,
+    label_text,
+    new_figure,
+    nothing,
+    styled,
+)
 
 MELS = 64
 MOST_CLASSES = 16
@@ -73,11 +85,11 @@ def timeline(
     grid = np.linspace(begin, end, 1200)
     place = np.clip(np.searchsorted(edges, grid, side="right") - 1, 0, len(values) - 1)
     axes[-1].imshow(
-        values[place][:, shown].T, aspect="auto", cmap="Blues", vmin=0, vmax=1, interpolation="nearest",
+        values[place][:, shown].T, aspect="auto", cmap=TINT, vmin=0, vmax=1, interpolation="nearest",
         extent=(begin, end, len(shown) - 0.5, -0.5),
     )  # fmt: skip
     _name_lanes(axes[-1], [classes[c] for c in shown])
-    axes[-1].set_title("probability of each class, 0 (white) to 1")
+    axes[-1].set_title("probability of each class, from 0 (blank) to 1")
     axes[-1].set_xlabel("seconds")
     axes[-1].set_xlim(begin, end)
     return figure
@@ -96,14 +108,14 @@ def _lanes(axes: Axes, events: Sequence[Span], detections: Sequence[Span], names
                     left=onset,
                     height=0.34,
                     color=face,
-                    edgecolor="white",
+                    edgecolor=PAPER,
                     linewidth=0.5,
                 )
     axes.set_ylim(len(names) - 0.5, -0.5)
     for lane in range(1, len(names)):
         axes.axhline(lane - 0.5, color=OTHERS, linewidth=0.5)
     _name_lanes(axes, names)
-    axes.set_title("events: true (black) and found (blue)")
+    axes.set_title("events: true (above) and found (below, blue)")
 
 
 def _name_lanes(axes: Axes, names: Sequence[str]) -> None:
@@ -149,7 +161,7 @@ def add_detection(report: Report, result: Result) -> None:
                 probabilities=item["probabilities"],
                 classes=classes,
             ),
-            f"{item['id']}: {len(item['events'])} events, {len(item['detections'])} found.{whole}",
+            f"{item['id']}: {plural(len(item['events']), 'event')}, {len(item['detections'])} found.{whole}",
             f"Spectrogram, true and found events, and probabilities of {item['id']} over time",
             None if wave is None else snippets.encoded(wave, item["id"]),
         )
