@@ -159,7 +159,7 @@ def finetune(
         started=started,
     )
     if group.first:
-        pages.finetuning_page(run)
+        pages.finetuning_page(run, plan)
     return run
 
 
@@ -211,8 +211,8 @@ def cross_validate(
     )
 
     def report() -> Result:
-        for run in runs:
-            pages.finetuning_page(run)
+        for run, plan in zip(runs, plans, strict=True):
+            pages.finetuning_page(run, plan)
         result = evaluate(out, data)
         result.write(Path(out) / "result.json")
         pages.result_page(result, Path(out) / "report.html")

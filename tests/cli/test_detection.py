@@ -56,7 +56,9 @@ def test_a_detector_learns_and_keeps_what_was_chosen_on_validation_clips(run: Pa
     detector = api.load(run).detector
     assert detector is not None
     assert detector.thresholds.tolist() != [0.5, 0.5]
-    assert "Curves of the scores of detection" in (run / "report.html").read_text()
+    page = (run / "report.html").read_text()
+    assert "Curves of the scores of detection" in page
+    assert page.count("Spectrogram, true and found events") == 3
 
 
 def test_evaluation_scores_events_in_every_way_with_intervals(

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+from PIL import Image
 
 from auricle import api
 from auricle.data.formats import read_data
@@ -18,7 +19,9 @@ from auricle.evaluation import figures, pages, spectrograms
 from auricle.evaluation.check_report import check_page
 from auricle.evaluation.report import Report
 from auricle.evaluation.search_page import search_page
+from auricle.training import finetune
 from browser import CHROMIUM, Browser
+from scenes import write_scenes
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium, chromium-browser or google-chrome on the PATH")
 PHONE, DESK = 390, 1200
@@ -77,15 +80,23 @@ def written(
     found = {
         "long": long_report(folder).write(folder / "long.html"),
         "pretraining": pages.pretraining_page(pretrained, read_data([tones]).items),
-        "fine-tuning": pages.finetuning_page(finetuned),
+        "fine-tuning": pages.finetuning_page(finetuned, finetune.plan(pretrained, [tones], steps=60)),
         "probe": pages.result_page(
             api.probe(pretrained, tones, head="linear", baselines=["mfcc"]), folder / "probe.html"
         ),
         "evaluation": pages.result_page(api.evaluate(finetuned, tones), folder / "evaluation.html"),
+        "detection": detected(folder),
         "check": check_page(api.check(with_copies(tones, folder / "copies"), processes=1), folder / "check.html"),
         "search": searched(pretrained, tones, folder),
     }
     return found
+
+
+def detected(folder: Path) -> Path:
+    """What a detector of generated scenes finds in those that it has not heard."""
+    scenes = write_scenes(folder / "scenes", ("train", "train", "val", "train", "test", "train") * 4)
+    run = api.finetune("ssast-test", scenes, folder / "detector", random_weights=0, steps=10, quiet=True)
+    return pages.result_page(api.evaluate(run, scenes), folder / "detection.html")
 
 
 def searched(model: Path, tones: Path, folder: Path) -> Path:
@@ -111,7 +122,7 @@ def brightness(colour: str) -> float:
     return sum(map(int, colour.removeprefix("rgb(").removesuffix(")").split(","))) / 765
 
 
-KINDS = ("long", "pretraining", "fine-tuning", "probe", "evaluation", "check", "search")
+KINDS = ("long", "pretraining", "fine-tuning", "probe", "evaluation", "detection", "check", "search")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -142,7 +153,16 @@ def test_a_page_fits_phone_and_desk_in_light_and_dark_and_asks_for_nothing(
 
 
 @pytest.mark.parametrize(
-    "kind, least", [("long", 1), ("pretraining", 20), ("evaluation", 6), ("check", 2), ("search", 5)]
+    "kind, least",
+    [
+        ("long", 1),
+        ("pretraining", 20),
+        ("fine-tuning", 6),
+        ("evaluation", 6),
+        ("detection", 3),
+        ("check", 2),
+        ("search", 5),
+    ],
 )
 def test_every_sound_of_a_page_can_be_decoded(
     browser: Browser, written: dict[str, Path], kind: str, least: int
@@ -151,6 +171,47 @@ def test_every_sound_of_a_page_can_be_decoded(
     lengths = browser.evaluate(SOUNDS)
     assert len(lengths) >= least
     assert all(length and length > 0.1 for length in lengths)
+
+
+BOXES = "[...document.images].map((i) => i.getBoundingClientRect()).map((b) => [b.x, b.y, b.right, b.bottom])"
+
+
+@pytest.mark.parametrize("kind", ["long", "pretraining", "evaluation", "detection"])
+def test_in_the_dark_every_picture_is_light_on_dark(
+    browser: Browser, written: dict[str, Path], tmp_path: Path, kind: str
+) -> None:
+    shades: dict[bool, list[np.ndarray]] = {}
+    for dark in (False, True):
+        browser.open(written[kind], DESK, dark=dark)
+        boxes = browser.evaluate(BOXES)
+        browser.screenshot(tmp_path / "page.png")
+        page = Image.open(tmp_path / "page.png").convert("L")
+        shades[dark] = [np.asarray(page.crop(tuple(map(round, box)))) for box in boxes]
+    assert shades[True]
+    for light, dark_ in zip(shades[False], shades[True], strict=True):
+        # The most frequent shade is the ground, and letters are far from it.
+        assert np.bincount(dark_.ravel()).argmax() < 80
+        assert dark_.max() > 150
+        assert light.mean() > dark_.mean()
+
+
+def test_on_a_phone_the_cells_of_sentences_stand_below_each_other(browser: Browser, tmp_path: Path) -> None:
+    page = Report("Files")
+    page.table(["file", "reason", "detail"], [["folder/" * 9 + "a.wav", "truncated", "words " * 30]])
+    page.table(["a", "b"], [[1, 2]])
+    page.table([f"column {k}" for k in range(12)], [[k / 7 for k in range(12)]])
+    place = page.write(tmp_path / "page.html")
+    cells = (
+        "[...document.querySelectorAll('.wordy tbody tr > *')].map((e) => e.getBoundingClientRect())"
+        ".map((b) => [Math.round(b.x), b.right <= innerWidth])"
+    )
+    browser.open(place, PHONE)
+    assert browser.evaluate(cells) == [[16, True]] * 3
+    says = "getComputedStyle(document.querySelectorAll('.wordy td')[1], '::before').content"
+    assert "detail" in browser.evaluate(says)
+    assert browser.evaluate("document.querySelectorAll('.wordy').length") == 1
+    browser.open(place, DESK)
+    assert len({x for x, _ in browser.evaluate(cells)}) == 3
 
 
 def test_a_hit_that_is_gone_is_told(browser: Browser, written: dict[str, Path]) -> None:

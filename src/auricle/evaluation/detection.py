@@ -196,6 +196,37 @@ def evaluate_detection(
         notes += part.notes
     if not heard:
         raise DataError(f"the part '{split}' of {manifest.source} holds no clip with timed events; choose another.")
+    how = part.how if alone else f"each of {len(models)} folds, by the run that left it out"
+    protocol = {"split": split, "notes": list(dict.fromkeys(notes)), "chosen_by": how}
+    return _result(models, source, manifest, labels, heard, collar, protocol)
+
+
+def evaluate_detector(
+    model: Model, manifest: Manifest, labels: Labels, indices: Sequence[int], protocol: Mapping[str, Any]
+) -> Result:
+    """The result of one detector on those of the items `indices` that are strongly labelled.
+
+    Raises:
+        DataError: there are none, or no class that the network knows.
+    """
+    strong = labels.strong(indices)
+    if not strong:
+        raise DataError(f"of the clips of {manifest.source}, none of this part has timed events.")
+    heard = dict(zip(strong, _detect(model, [manifest[i] for i in strong]), strict=True))
+    return _result([model], model.source, manifest, labels, heard, None, protocol)
+
+
+def _result(
+    models: Sequence[Model],
+    source: str,
+    manifest: Manifest,
+    labels: Labels,
+    heard: Mapping[int, _Clip],
+    collar: float | None,
+    protocol: Mapping[str, Any],
+) -> Result:
+    """The result of what was heard in the items."""
+    first = models[0]
     outcome = _outcome(manifest, labels, heard, first, collar)
     known = {name for model in models for name in model.classes}
     unknown = sorted({event.label for events in outcome.truth for event in events} - known)
@@ -205,7 +236,7 @@ def evaluate_detection(
             f"({', '.join(sorted(known)[:5])} ...)."
         )
     metrics, resamples = outcome.metrics()
-    detector = first.detector if alone else None
+    detector = first.detector if len(models) == 1 else None
     return Result(
         task="detection",
         metrics=metrics,
@@ -214,10 +245,8 @@ def evaluate_detection(
         data={"hash": manifest.hash, "source": manifest.source, "items": len(manifest)},
         seed=first.config.get("split", {}).get("seed", 0),
         protocol={
-            "split": split,
-            "notes": list(dict.fromkeys(notes)),
+            **protocol,
             "label": labels.column,
-            "chosen_by": part.how if alone else f"each of {len(models)} folds, by the run that left it out",
             "tested": len(outcome.ids),
             "events": sum(map(len, outcome.truth)),
             "classes": len(outcome.classes),

@@ -16,7 +16,7 @@ from auricle.data.items import Manifest
 from auricle.data.labels import Labels, read_labels
 from auricle.errors import CheckpointError, ConfigError, DataError
 from auricle.evaluation.classify import RESAMPLES, Predictions, class_scores, mean_calibration
-from auricle.evaluation.detection import evaluate_detection
+from auricle.evaluation.detection import evaluate_detection, evaluate_detector
 from auricle.evaluation.folds import fold_scores
 from auricle.evaluation.parts import choose_part
 from auricle.evaluation.probe import describe
@@ -110,6 +110,23 @@ def evaluate(
     result = score(together, manifest, labels, protocol=protocol)
     # A cross-validation is more than the first of its networks.
     return replace(result, model={**result.model, "source": str(run)}) if folded else result
+
+
+def evaluate_validation(run: str | Path, manifest: Manifest, labels: Labels, indices: Sequence[int]) -> Result:
+    """What a run's best weights say about the items that chose them; for its own page, not a result to report.
+
+    Raises:
+        AudioError: an item cannot be read any more.
+        DataError: the network knows none of their labels.
+    """
+    model = load_classifier(run)
+    how = "the training, to choose its weights by"
+    protocol: dict[str, Any] = {"split": "val", "notes": []}
+    if model.detector is not None:
+        return evaluate_detector(model, manifest, labels, indices, {**protocol, "chosen_by": how})
+    outputs = model.classify_and_embed_items([manifest[i] for i in indices])
+    tested = Tested(model, model.classes, tuple(indices), *outputs, how)
+    return score(tested, manifest, labels, protocol=protocol)
 
 
 def load_classifier(run: str | Path) -> Model:

@@ -13,11 +13,14 @@ import yaml
 from auricle.config import TrainConfig, from_dict, load_yaml, used_settings
 from auricle.data.items import Item
 from auricle.data.loader import Loader
+from auricle.errors import AudioError, DataError, plural
 from auricle.evaluation import exhibits, figures, spectrograms
+from auricle.evaluation.evaluate import evaluate_validation
 from auricle.evaluation.report import Report
 from auricle.evaluation.results import Result, system_name, verdict
 from auricle.evaluation.timeline import add_detection, add_detection_curves
 from auricle.inference.model import Model, load
+from auricle.training.finetune import FinetunePlan
 from auricle.training.pretrain import FOR_FINETUNING, MONITOR_FILE, fixed_batch
 from auricle.training.run import read_json, read_metrics
 
@@ -125,8 +128,8 @@ def add_reconstructions(report: Report, model: Model, items: Sequence[Item], see
     )
 
 
-def finetuning_page(run: Path) -> Path:
-    """`report.html` of a fine-tuning: settings and learning curves."""
+def finetuning_page(run: Path, plan: FinetunePlan) -> Path:
+    """`report.html` of a fine-tuning: learning curves, what its best weights say of its validation clips, settings."""
     rows, config = read_metrics(run), load_yaml(run / "config.yaml")
     model = load(run)
     report = Report("Fine-tuning", str(run))
@@ -160,8 +163,27 @@ def finetuning_page(run: Path) -> Path:
             "out, which chooses nothing.",
             "Accuracy curves over steps",
         )
+    add_validation(report, run, plan)
     add_settings(report, config)
     return report.write(run / "report.html")
+
+
+def add_validation(report: Report, run: Path, plan: FinetunePlan) -> None:
+    """What the best weights of a run say of its validation clips, if it has any."""
+    if not plan.fold.val:
+        return
+    report.heading("Validation clips")
+    try:
+        result = evaluate_validation(run, plan.manifest, plan.labels, plan.fold.val)
+    except (AudioError, DataError) as error:
+        # The training is done and saved; its page is to say what it can.
+        report.text(f"Nothing can be shown of them: {error}")
+        return
+    report.text(
+        f"What the best weights say of the {plural(len(result.items), 'clip')} by which they were chosen: a look at "
+        "what was learned. Chosen by these clips, the scores flatter; auricle evaluate scores others."
+    )
+    add_result(report, result)
 
 
 def result_page(result: Result, path: Path) -> Path:
@@ -176,7 +198,17 @@ def result_page(result: Result, path: Path) -> Path:
     facts = {k.replace("_", " "): v for k, v in result.protocol.items() if isinstance(v, str | int | float)}
     # The interval stands below the scores, the name of the score above its column.
     facts = {name: value for name, value in facts.items() if name not in ("interval", "score")}
+    if "collar" in facts:
+        facts["collar"] = f"{facts['collar']:g} s"
     report.facts(facts)
+    add_result(report, result)
+    report.heading("Reproduce")
+    report.code(result.command or "(called from Python)")
+    return report.write(path)
+
+
+def add_result(report: Report, result: Result) -> None:
+    """Scores, comparison with baselines, confusion, classes, calibration, a map, the surest errors: what there is."""
     report.heading("Scores")
     report.table(
         ["metric", "value", "low", "high"],
@@ -190,9 +222,9 @@ def result_page(result: Result, path: Path) -> Path:
             "Bars of accuracy for the model and its baselines",
         )
         report.table(
-            ["model minus", "difference", "low", "high", "the model is"],
+            ["model minus", "the model is", "difference", "low", "high"],
             [
-                [system_name(c["b"], result.baselines[c["b"]]), c["value"], c["low"], c["high"], verdict(c)]
+                [system_name(c["b"], result.baselines[c["b"]]), verdict(c), c["value"], c["low"], c["high"]]
                 for c in result.comparisons
             ],
             note="Paired bootstrap over the same items; 95 % interval.",
@@ -223,9 +255,6 @@ def result_page(result: Result, path: Path) -> Path:
     if result.task != "detection":
         exhibits.add_result_map(report, result)
         exhibits.add_errors(report, result)
-    report.heading("Reproduce")
-    report.code(result.command or "(called from Python)")
-    return report.write(path)
 
 
 def add_folds(report: Report, protocol: Mapping[str, Any]) -> None:
