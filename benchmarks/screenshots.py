@@ -2,13 +2,15 @@
 
     python benchmarks/screenshots.py [--data FOLDER] [--keep FOLDER] [--only NAME]
 
-Needs `fsdd_mini` (spoken digits) and `wakeword5` below --data (AURICLE_DATA, or beside the repository), and Chromium.
+Needs `fsdd_mini` (spoken digits), `wakeword5` and `office_sed` below --data (AURICLE_DATA, or beside the repository),
+and Chromium.
 The networks are trained for minutes only: the pages are to be looked at, not their scores.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import sys
 import tempfile
@@ -27,7 +29,8 @@ sys.path.insert(0, str(ROOT / "tests"))
 from browser import Browser  # noqa: E402
 
 IMAGES = ROOT / "docs" / "images" / "pages"
-STEPS = {"pretrain": 400, "finetune": 300}
+STEPS = {"pretrain": 400, "finetune": 300, "detect": 200}
+DETECTOR = {"crop_seconds": 4.0, "batch_size": 8, "lr": 0.003}
 # Of each picture: the page, its width and height in CSS pixels, dark or not, and what is in view (a section, or a spot
 # to point at).
 SHOTS = {
@@ -40,6 +43,9 @@ SHOTS = {
     "evaluation-map": ("evaluation", 1000, 700, False, ".spot:nth-of-type(8)"),
     "evaluation-errors": ("evaluation", 1000, 1000, False, "#surest-errors"),
     "evaluation-phone": ("evaluation", 390, 844, True, ".spot:nth-of-type(3)"),
+    "finetuning-errors": ("finetuning", 1000, 900, True, "#surest-errors"),
+    "detection": ("detection", 1000, 1150, False, ""),
+    "detection-timelines": ("detection", 1000, 900, True, "#timelines"),
     "check": ("check", 1000, 1150, False, "#worth-a-look"),
     "check-copies": ("check", 1000, 900, False, "#copies"),
     "search": ("search", 1000, 1300, False, "#query"),
@@ -48,23 +54,53 @@ SHOTS = {
 LIMIT = 200_000  # bytes
 
 
-def make_pages(data: Path, folder: Path) -> dict[str, Path]:
-    """A page of each kind in the working directory, whose runs are kept; names on pages are relative to it."""
-    os.chdir(folder)
-    digits, words = data / "fsdd_mini", data / "wakeword5"
-    run, classifier = Path("digits"), Path("classifier")
-    auricle.pretrain("ssast", digits, run, preset="demo", steps=STEPS["pretrain"])
-    auricle.finetune(run, digits, classifier, steps=STEPS["finetune"])
-    return {
-        "pretraining": run / "report.html",
-        "finetuning": classifier / "report.html",
-        "probe": result_page(
-            auricle.probe(run, digits, head="linear", layers="all", baselines=["mfcc"]), Path("probe.html")
-        ),
-        "evaluation": result_page(auricle.evaluate(classifier, digits), Path("evaluation.html")),
-        "check": check_page(auricle.check(words), Path("check.html"), f"auricle check {words.name} --json check.json"),
-        "search": search(run, digits),
-    }
+class Pages:
+    """A page of each kind, made when it is asked for in the working directory, to which names on pages are relative."""
+
+    def __init__(self, data: Path, folder: Path) -> None:
+        os.chdir(folder)
+        self.digits, self.words, self.office = (data / name for name in ("fsdd_mini", "wakeword5", "office_sed"))
+
+    @functools.cached_property
+    def run(self) -> Path:
+        return auricle.pretrain("ssast", self.digits, Path("digits"), preset="demo", steps=STEPS["pretrain"])
+
+    @functools.cached_property
+    def classifier(self) -> Path:
+        return auricle.finetune(self.run, self.digits, Path("classifier"), steps=STEPS["finetune"])
+
+    @functools.cached_property
+    def pretraining(self) -> Path:
+        return self.run / "report.html"
+
+    @functools.cached_property
+    def finetuning(self) -> Path:
+        return self.classifier / "report.html"
+
+    @functools.cached_property
+    def probe(self) -> Path:
+        result = auricle.probe(self.run, self.digits, head="linear", layers="all", baselines=["mfcc"])
+        return result_page(result, Path("probe.html"))
+
+    @functools.cached_property
+    def evaluation(self) -> Path:
+        return result_page(auricle.evaluate(self.classifier, self.digits), Path("evaluation.html"))
+
+    @functools.cached_property
+    def detection(self) -> Path:
+        detector = auricle.finetune(
+            "ssast-test", self.office, Path("detector"), random_weights=0, steps=STEPS["detect"], settings=DETECTOR
+        )
+        return result_page(auricle.evaluate(detector, self.office), Path("detection.html"))
+
+    @functools.cached_property
+    def check(self) -> Path:
+        command = f"auricle check {self.words.name} --json check.json"
+        return check_page(auricle.check(self.words), Path("check.html"), command)
+
+    @functools.cached_property
+    def search(self) -> Path:
+        return search(self.run, self.digits)
 
 
 def search(run: Path, digits: Path) -> Path:
@@ -101,13 +137,13 @@ def main() -> int:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary:
         folder = options.keep or Path(temporary)
-        made = make_pages(options.data.resolve(), folder)
+        made = Pages(options.data.resolve(), folder)
         IMAGES.mkdir(parents=True, exist_ok=True)
         with Browser(Path(temporary)) as browser:
             for name, (page, *how) in SHOTS.items():
                 if options.only not in ("", page):
                     continue
-                photograph(browser, made[page], *how, IMAGES / f"{name}.png")
+                photograph(browser, getattr(made, page), *how, IMAGES / f"{name}.png")
                 print(IMAGES / f"{name}.png")
     return 0
 
