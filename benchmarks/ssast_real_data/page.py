@@ -88,7 +88,7 @@ def facts(bench: Bench, main: str) -> dict[str, Any]:
 def command(bench: Bench) -> str:
     """The command that computes these figures: what differs from its defaults."""
     s, usual = bench.settings, Settings()
-    only = not any(bench.out.glob(f"probes/*/{corpus}-*.json") for corpus in CORPORA[1:])
+    only = not any(record for corpus in CORPORA[1:] for record in bench.out.glob(f"probes/*/{corpus}-*.json"))
     options = {
         "--method": (s.method, usual.method),
         "--only": (CORPORA[0] if only else "", ""),
