@@ -79,9 +79,10 @@ MISTAKES: dict[tuple[str, ...], str] = {
     ("pretrain", "ssast", "texts", "--out", "x"): (
         f"{{here}}/texts: no audio: of 1 file none is a sound file; expected {SOUNDS}"
     ),
-    ("check", "nothing"): (
+    ("pretrain", "ssast", "nothing", "--out", "x"): (
         "{here}/nothing: of 1 sound file none can be read, such as {here}/nothing/x.wav (not audio: the file is empty)."
     ),
+    ("check", "nothing"): "{here}/nothing/x.wav: not audio: the file is empty",
     ("check", "nothing", "--format", "nemo"): (
         "{here}/nothing: it cannot be read as nemo, which looks for a JSON Lines file whose lines have audio_filepath; "
         "leave out --format to detect what it is."

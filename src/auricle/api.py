@@ -262,7 +262,10 @@ def input_statistics(model: str, data: Data, seed: int = 0) -> dict[str, float]:
     frontend = module.build_frontend(config)
     if frontend is None:
         raise ConfigError(f"{method} measures nothing of its input; name another method.")
-    mean, std = _pretrain.measure_statistics(frontend, config, read_data(data, keep_going=True).items, seed)
+    manifest = read_data(data, keep_going=True)
+    if not manifest.items:
+        manifest.require_all("statistics")
+    mean, std = _pretrain.measure_statistics(frontend, config, manifest.items, seed)
     return {"norm_mean": mean, "norm_std": std}
 
 

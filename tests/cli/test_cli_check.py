@@ -9,8 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
 import soundfile
 
+from auricle import api
+from auricle.errors import DataError
 from conftest import Outcome
 
 
@@ -66,6 +69,22 @@ def test_what_was_found_is_kept_where_statistics_fail(cli: Callable[..., Outcome
     assert "z\\udcff.wav" in (tmp_path / "c.html").read_text()
     refused = cli("convert", data, "--exclude", places[1], "--out", tmp_path / "x.jsonl")
     assert "nothing is left of it: it lists no sound files, or all are excluded." in refused.err
+
+
+def test_files_of_which_no_header_can_be_read_are_all_listed(cli: Callable[..., Outcome], tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    for name in ("a.wav", "b.flac"):
+        (data / name).touch()
+    done = cli("check", data, "--json", tmp_path / "c.json", "--exclude", tmp_path / "exclude.txt", "--processes", 1)
+    assert done.code == 2
+    assert done.out.startswith("0 usable files, 0.00 hours; 2 unusable\n")
+    found = json.loads((tmp_path / "c.json").read_text())
+    assert found["bad_by_reason"] == {"not audio": 2}
+    assert found["skipped"] == found["bad_files"]
+    assert len((tmp_path / "exclude.txt").read_text().splitlines()) == 5
+    with pytest.raises(DataError, match=r"2 files cannot be read .*since statistics on the rest"):
+        api.input_statistics("ssast", data)
 
 
 def test_statistics_are_those_of_the_usable_files(cli: Callable[..., Outcome], tones: Path, tmp_path: Path) -> None:

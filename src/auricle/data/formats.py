@@ -28,7 +28,8 @@ def read_data(data: Data, format: str = "", *, exclude: Path | str | None = None
         data: paths; or a manifest, or a function that gives one when it is called for, which is returned as it is.
         format: a name in `readers.READERS`, for all sources; empty: detect it.
         exclude: a list of files to leave out, see `auricle.data.exclude`.
-        keep_going: put files into `Manifest.skipped` that a list of one's own names and that are missing.
+        keep_going: put files into `Manifest.skipped` that a list of one's own names and that are missing, and allow
+            that nothing is left.
 
     Raises:
         DataError: nothing is there, nothing usable is in it, files that a table lists are missing, a list is

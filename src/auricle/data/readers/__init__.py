@@ -100,7 +100,7 @@ def read(path: Path, format: str = "", exclude: frozenset[str] = frozenset(), ke
 
     Args:
         exclude: absolute paths of files to leave out.
-        keep_going: go on without the missing files of any list.
+        keep_going: go on without the missing files of any list, and where none can be read.
 
     Raises:
         DataError: files are missing from a list, or nothing is left.
@@ -119,7 +119,7 @@ def read(path: Path, format: str = "", exclude: frozenset[str] = frozenset(), ke
     nothing = len(missing) == len(manifest.skipped) and not manifest.items
     if missing and not keep_going and (nothing or not may_miss):
         _raise_missing(manifest, missing)
-    if not manifest.items:
+    if not manifest.items and not (keep_going and manifest.skipped):
         _raise_empty(manifest)
     return dataclasses.replace(manifest, notes=(_note(name, why, manifest, len(missing)),))
 
