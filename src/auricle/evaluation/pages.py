@@ -215,6 +215,8 @@ def add_result(report: Report, result: Result) -> None:
         [[name.replace("_", " "), q["value"], q["low"], q["high"]] for name, q in result.metrics.items()],
         note=str(result.protocol["interval"]),
     )
+    if notes := result.protocol.get("notes"):
+        report.text("; ".join(notes) + ".")
     if result.baselines:
         report.figure(
             figures.bars(comparison_rows(result), ours="model"),
@@ -270,7 +272,6 @@ def add_folds(report: Report, protocol: Mapping[str, Any]) -> None:
             f"Mean {score} of the folds that are left out, each time that they were scored in training.",
             f"Curve of mean {score} over the folds",
         )
-        report.text("; ".join(protocol["notes"]) + ".")
 
 
 def add_classes(report: Report, classes: Sequence[Mapping[str, Any]]) -> None:
