@@ -1,6 +1,6 @@
 """The words of the page; the figures are put in by page.py."""
 
-INTRODUCTION = """# What pretraining is worth on real recordings
+INTRODUCTION = """# What pretraining {method} is worth on real recordings
 
 Made by `{command}` on {machine}. Killed and started again, that command goes on where it was.
 

@@ -13,7 +13,7 @@ import shlex
 import sys
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from auricle import __version__
 from auricle.cli import checkpoints, data, evaluation, inference, training
@@ -34,8 +34,16 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _show_warning(message: Warning | str, *where: object, **more: object) -> None:
-    print(f"warning: {message}", file=sys.stderr)
+def _once() -> Callable[..., None]:
+    """What tells each warning of a command once: a file that is read again says the same again."""
+    told: set[str] = set()
+
+    def show(message: Warning | str, *where: object, **more: object) -> None:
+        if str(message) not in told:
+            told.add(str(message))
+            print(f"warning: {message}", file=sys.stderr)
+
+    return show
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -47,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args.command_line = shlex.join(["auricle", *(sys.argv[1:] if argv is None else argv)])
     try:
         with warnings.catch_warnings(), commanded(args.command_line):
-            warnings.showwarning = _show_warning
+            warnings.showwarning = _once()
             code: int = args.run(args)
         sys.stdout.flush()
     except AuricleError as error:
