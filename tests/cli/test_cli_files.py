@@ -8,6 +8,7 @@ import json
 import os
 import pickle
 import shutil
+import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -84,12 +85,23 @@ def test_sounds_of_any_rate_channels_and_length_are_embedded_and_predicted(
         assert row["duration"] == pytest.approx(soundfile.info(row["path"]).duration, abs=1e-4)
 
 
+def test_a_file_that_is_read_again_is_warned_of_once(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wave, folder = np.random.default_rng(0).uniform(-0.3, 0.3, 16000), tmp_path / "stereo"
+    folder.mkdir()
+    soundfile.write(folder / "anti.wav", np.stack([wave, -wave], axis=1), 16000)
+    soundfile.write(folder / "mono.wav", wave, 16000)
+    # As outside of tests, where warnings are not errors.
+    monkeypatch.setattr(warnings, "filters", [])
+    outcome = cli("pretrain", "ssast", folder, "--preset", "test", "--steps", 3, "--quiet", "--out", tmp_path / "run")
+    assert outcome.code == 0, outcome.err
+    (line,) = (line for line in outcome.err.splitlines() if line.startswith("warning: "))
+    assert "silent after downmix" in line
+
+
 def test_channels_that_cancel_give_a_warning_of_one_line(cli: Cli, pretrained: Path, tmp_path: Path) -> None:
     wave = np.random.default_rng(0).uniform(-0.3, 0.3, 8000)
     soundfile.write(tmp_path / "anti.wav", np.stack([wave, -wave], 1), 16000)
     with pytest.MonkeyPatch.context() as monkeypatch:
-        import warnings
-
         # As outside of tests, where warnings are not errors.
         monkeypatch.setattr(warnings, "filters", [])
         end = cli("embed", pretrained, tmp_path / "anti.wav", "--out", tmp_path / "x.npz")
