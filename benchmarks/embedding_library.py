@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from resume_exactness import auricle, complete
 from timing import interleaved, machine, spread, table, write_between
 
-from auricle.inference import library
+from auricle.inference import libraries
 from auricle.inference.model import Model, load
 from auricle.training.estimate import peak_mb
 
@@ -77,9 +77,9 @@ def measure_growth(model: Path, path: Path, out: Path) -> None:
     """Print by how many MB this process grows at its peak, and how long it takes."""
     loaded = load(model)
     first = out.with_name(f"first{out.suffix}")
-    library.embed_library(loaded, [write_long(out.with_name("first.wav"), 1 / 60)], first)
+    libraries.embed_library(loaded, [write_long(out.with_name("first.wav"), 1 / 60)], first)
     before, begin = peak_mb(), time.perf_counter()
-    made = library.embed_library(loaded, [path], out)
+    made = libraries.embed_library(loaded, [path], out)
     seconds = time.perf_counter() - begin
     print(json.dumps({"mb": peak_mb() - before, "seconds": seconds, "rows": len(made), "heard": float(made.ends[-1])}))
 
@@ -113,7 +113,7 @@ def speed(model: Path, folder: Path, files: int) -> list[Row]:
 
     def as_library(chosen: Sequence[Path]) -> None:
         out.unlink(missing_ok=True)
-        library.embed_library(loaded, chosen, out)
+        libraries.embed_library(loaded, chosen, out)
 
     times = interleaved({"library": lambda: as_library(some), "loop": lambda: plainly(loaded, some)}, 3)
     begin = time.perf_counter()

@@ -20,8 +20,8 @@ from auricle.evaluation.evaluate import evaluate as evaluate
 from auricle.evaluation.monitor import Monitor
 from auricle.evaluation.probe import probe as probe
 from auricle.evaluation.results import Result
-from auricle.inference.library import Tell, embed_arrays
-from auricle.inference.library import embed_library as _embed_library
+from auricle.inference.libraries import Tell, embed_arrays
+from auricle.inference.libraries import embed_library as _embed_library
 from auricle.inference.model import Detections, Model, Prediction
 from auricle.inference.model import load as load
 from auricle.inference.search import search as search
@@ -302,7 +302,7 @@ def embed_library(
         rows: "windows" or "clips"; if empty, windows in .parquet and clips in .npz.
         frames: also one vector per time step; only in .npz.
         format: layout of folders, instead of detecting it.
-        tell: called with an `inference.library.Progress` as the work goes on.
+        tell: called with an `inference.libraries.Progress` as the work goes on.
 
     Returns:
         The table, open for reading; `bad_files` are what could not be read.

@@ -24,8 +24,8 @@ import auricle
 from auricle.audio import read
 from auricle.cli.progress import EmbeddingProgress
 from auricle.errors import AudioError, ConfigError, DataError
-from auricle.inference import library as library_module
-from auricle.inference.library import Progress
+from auricle.inference import libraries
+from auricle.inference.libraries import Progress
 from auricle.inference.model import Model
 from auricle.inference.parts import PartWarning
 from auricle.inference.table import open_library
@@ -57,8 +57,8 @@ def short_parts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def shorten_parts(setattr: Callable[[Any, str, Any], None] = setattr) -> None:
     """A part is 3 s of sound, not ten minutes."""
-    setattr(library_module, "PART_SECONDS", 3.0)
-    setattr(library_module, "PART_SECONDS_WITH_FRAMES", 3.0)
+    setattr(libraries, "PART_SECONDS", 3.0)
+    setattr(libraries, "PART_SECONDS_WITH_FRAMES", 3.0)
 
 
 def errors(outcome: Any) -> list[str]:
@@ -212,16 +212,16 @@ def test_what_is_done_is_not_done_again(
 
         return counted
 
-    part = library_module._part
-    monkeypatch.setattr(library_module, "_part", stop_at(7))
+    part = libraries._part
+    monkeypatch.setattr(libraries, "_part", stop_at(7))
     with pytest.raises(KeyboardInterrupt):
         auricle.embed_library(model, sounds, tmp_path / "x.parquet")
-    monkeypatch.setattr(library_module, "_part", stop_at(10**6))
+    monkeypatch.setattr(libraries, "_part", stop_at(10**6))
     library = auricle.embed_library(model, sounds, tmp_path / "x.parquet")
     seconds = sum(soundfile.info(path).duration for path in sounds.iterdir())
     assert len(encoded) == pytest.approx(seconds * library.metadata["window"] / library.metadata["hop"] / 3, abs=2)
     # Finished, and asked for again: nothing is done.
-    monkeypatch.setattr(library_module, "_part", stop_at(0))
+    monkeypatch.setattr(libraries, "_part", stop_at(0))
     again = auricle.embed_library(model, sounds, tmp_path / "x.parquet")
     np.testing.assert_array_equal(vectors(again), vectors(library))
 
@@ -255,7 +255,7 @@ def begin(model: Model, sounds: Path, out: Path, monkeypatch: pytest.MonkeyPatch
         raise OSError("the disk is full")
 
     with monkeypatch.context() as broken:
-        broken.setattr(library_module, "write_table", full)
+        broken.setattr(libraries, "write_table", full)
         with pytest.raises(OSError, match="full"):
             auricle.embed_library(model, sounds, out)
     return out

@@ -45,7 +45,7 @@ def add(verbs: Verbs) -> None:
     p.add_argument("--quiet", action="store_true", help="no progress")
 
     p = verb(verbs, "search", run_search, "find the sounds of a library that are most like another")
-    p.add_argument("library", help="file that auricle embed wrote")
+    p.add_argument("table", metavar="library", help="file that auricle embed wrote")
     p.add_argument("query", help="sound file")
     p.add_argument("-k", type=positive_int, default=10, metavar="K", help="how many to find")
     p.add_argument("--model", metavar="MODEL", help="what made the library, if it does not lie any more where it did")
@@ -90,7 +90,7 @@ def run_search(args: argparse.Namespace) -> int:
     from auricle.evaluation.results import write_json
     from auricle.evaluation.search_page import search_page, summary
 
-    library = api.open_library(args.library)
+    library = api.open_library(args.table)
     hits = api.search(library, args.query, args.k, model=args.model)
     for hit in hits:
         print(f"{hit.similarity:.4f}  {hit.start:9.2f} - {hit.end:9.2f} s  {printable(hit.path)}")

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-from auricle.inference.library import Progress
+from auricle.inference.libraries import Progress
 from auricle.training.log import LINE_EVERY, audio_rate
 
 # Seconds between two looks at the bar.

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from auricle.errors import ConfigError
-from auricle.inference.library import identity
+from auricle.inference.libraries import identity
 from auricle.inference.model import Model, Sound, load
 from auricle.inference.table import Library, open_library
 
