@@ -109,6 +109,17 @@ def test_lhotse_itself_accepts_it(manifest: Manifest, tmp_path: Path, caplog: py
     assert told.startswith("There are 1 recordings that do not have any corresponding supervisions")
 
 
+@pytest.mark.parametrize("name", ["x.csv", "x.json"])
+def test_a_name_that_is_not_utf8_is_refused_where_text_has_to_be(tmp_path: Path, name: str) -> None:
+    sound(tmp_path / "dogs" / "a.wav", 0.1)
+    (tmp_path / "dogs" / "a.wav").rename(tmp_path / "dogs" / "a\udcff.wav")
+    sound(tmp_path / "cats" / "b.wav", 0.1)
+    manifest = read_data(tmp_path)
+    with pytest.raises(DataError, match=r"its name is not UTF-8, which .* has to be; rename it, or write jsonl or"):
+        write_data(manifest, tmp_path / name, label="label")
+    assert not (tmp_path / name).exists()
+
+
 def test_stretches_of_files(tmp_path: Path) -> None:
     sound(tmp_path / "a.wav", 2.0)
     text(tmp_path / "wav.scp", "r a.wav\n")

@@ -14,7 +14,7 @@ from typing import Any
 from auricle.audio.read import probe
 from auricle.data.items import AudioRef, Item, Manifest, absolute
 from auricle.data.labels import read_labels
-from auricle.errors import ConfigError, DataError, did_you_mean
+from auricle.errors import ConfigError, DataError, did_you_mean, printable
 from auricle.files import atomic_path, write_text
 
 SUFFIXES = {".jsonl": "jsonl", ".csv": "csv", ".json": "ssast", "": "lhotse"}
@@ -56,7 +56,7 @@ def _jsonl(manifest: Manifest, out: Path, label: str) -> Files:
 
 
 def _csv(manifest: Manifest, out: Path, label: str) -> Files:
-    _require_whole_files(manifest, "a CSV file")
+    _require_plain_files(manifest, "a CSV file")
     if clash := {"path", "duration"} & set(manifest.columns):
         raise DataError(f"{manifest.source}: a column is called '{min(clash)}', which has a meaning of its own in CSV.")
     rows = [["path", "duration", *manifest.columns]]
@@ -72,7 +72,7 @@ def _csv(manifest: Manifest, out: Path, label: str) -> Files:
 
 
 def _ssast(manifest: Manifest, out: Path, label: str) -> Files:
-    _require_whole_files(manifest, "an SSAST list")
+    _require_plain_files(manifest, "an SSAST list")
     if label not in manifest.columns:
         # Not the labels of events instead: it is the column that was asked for. This raises.
         manifest.labels_of(label)
@@ -166,7 +166,7 @@ def _write_lines(path: Path, entries: Any) -> None:
         partial.write_bytes(gzip.compress(text.encode(), mtime=0))
 
 
-def _require_whole_files(manifest: Manifest, what: str) -> None:
+def _require_plain_files(manifest: Manifest, what: str) -> None:
     for item in manifest:
         reference = item.streams["audio"]
         if (reference.start, reference.end, reference.channel) != (0.0, None, None):
@@ -174,6 +174,13 @@ def _require_whole_files(manifest: Manifest, what: str) -> None:
                 f"{manifest.source}: item '{item.id}' is a stretch or channel of a file, which {what} cannot say; "
                 f"write jsonl or lhotse."
             )
+        try:
+            reference.path.encode("utf-8")
+        except UnicodeEncodeError:
+            raise DataError(
+                f"{printable(reference.path)}: its name is not UTF-8, which {what} has to be; rename it, or write "
+                "jsonl or lhotse."
+            ) from None
 
 
 def _portable(path: str, folder: Path) -> str:

@@ -19,6 +19,9 @@ SIGNS = ("not enough memory", "can't allocate memory", "out of memory")
 # Limits of the control groups that containers and batch jobs run in: (limit, usage) of version 2, then of version 1.
 GROUPS = (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes"))
 
+# Seconds: shorter crops are no remedy.
+LEAST_CROP = 0.1
+
 
 @contextmanager
 def enough_memory(config: TrainConfig) -> Iterator[None]:
@@ -65,8 +68,9 @@ def remedies(config: TrainConfig, fits: float | None = None, batch_size: int = 0
             f"--set crop_seconds={_rounded_down(config.crop_seconds * room)})"
         ]
         return found[0]
-    found += [f"shorten crop_seconds (--set crop_seconds={_rounded_down(config.crop_seconds * room / held)})"]
-    return ", or ".join(found)
+    shorter = config.crop_seconds * room / held
+    found += [f"shorten crop_seconds (--set crop_seconds={_rounded_down(shorter)})"] if shorter >= LEAST_CROP else []
+    return ", or ".join(found) or "take a smaller preset, or a machine with more memory"
 
 
 def _rounded_down(seconds: float) -> str:
