@@ -145,7 +145,8 @@ def test_a_dry_run_says_when_memory_will_not_do_and_what_would(tones: Path, monk
     shorter = ", or shorten crop_seconds (--set crop_seconds=0.1364)"
     for room, accumulate, batch_size, more in ((111.0, 6, 5, shorter), (30.0, 24, 1, "")):
         assert advice(room) == (
-            f"raise accumulate (--set accumulate={accumulate}), or lower batch_size (--set batch_size={batch_size}){more}"
+            f"raise accumulate (--set accumulate={accumulate}), "
+            f"or lower batch_size (--set batch_size={batch_size}){more}"
         )
     assert advice(15.0) == "take one clip at a time, shorter (--set accumulate=24 and --set crop_seconds=0.3275)"
     assert advice(-5.0) == "the network alone does not fit; take a smaller preset, or a machine with more memory"
