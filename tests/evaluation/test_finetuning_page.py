@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from dataclasses import replace
@@ -51,6 +52,19 @@ def test_errors_are_there_to_hear(finetuned: Path, plan: finetune.FinetunePlan, 
 def test_without_a_validation_part_there_are_curves_and_settings(finetuned: Path, plan: finetune.FinetunePlan) -> None:
     page = pages.finetuning_page(finetuned, replace(plan, fold=replace(plan.fold, val=())))
     assert sections(page) == ["Learning", "Settings"]
+
+
+def test_captions_speak_of_validation_only_where_there_was_one(
+    finetuned: Path, plan: finetune.FinetunePlan, tmp_path: Path
+) -> None:
+    alone = Path(shutil.copytree(finetuned, tmp_path / "run"))
+    rows = [json.loads(line) for line in (alone / "metrics.jsonl").read_text().splitlines()]
+    kept = [{name: value for name, value in row.items() if not name.startswith("val_")} for row in rows]
+    (alone / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in kept))
+    page = pages.finetuning_page(alone, replace(plan, fold=replace(plan.fold, val=()))).read_text(encoding="utf-8")
+    assert "Training loss; no clips were held out to validate on." in page
+    assert "cross-validation" not in page
+    assert "Training and validation loss." in pages.finetuning_page(finetuned, plan).read_text(encoding="utf-8")
 
 
 def test_a_clip_that_is_gone_costs_the_page_nothing_else(

@@ -144,8 +144,11 @@ def finetuning_page(run: Path, plan: FinetunePlan) -> Path:
         }
     )
     report.heading("Learning")
+    validated = any("val_loss" in row for row in rows)
     report.figure(
-        figures.loss_curves(rows, ["loss", "val_loss"]), "Training and validation loss.", "Loss curves over steps"
+        figures.loss_curves(rows, ["loss", "val_loss"]),
+        "Training and validation loss." if validated else "Training loss; no clips were held out to validate on.",
+        "Loss curves over steps",
     )
     if model.task == "detection":
         add_detection_curves(report, rows)
@@ -160,7 +163,9 @@ def finetuning_page(run: Path, plan: FinetunePlan) -> Path:
         report.figure(
             figures.loss_curves(rows, ["accuracy", "val_accuracy", "test_accuracy"]),
             "Training (augmented batches) and validation accuracy; in a cross-validation, on the fold that is left "
-            "out, which chooses nothing.",
+            "out, which chooses nothing."
+            if validated or any("test_accuracy" in row for row in rows)
+            else "Training accuracy, on augmented batches.",
             "Accuracy curves over steps",
         )
     add_validation(report, run, plan)
