@@ -67,7 +67,9 @@ class Pages:
 
     @functools.cached_property
     def classifier(self) -> Path:
-        return auricle.finetune(self.run, self.digits, Path("classifier"), steps=STEPS["finetune"])
+        # Validation clips, for the page to show what was learned on them.
+        settings = {"val_fraction": 0.2}
+        return auricle.finetune(self.run, self.digits, Path("classifier"), steps=STEPS["finetune"], settings=settings)
 
     @functools.cached_property
     def pretraining(self) -> Path:
