@@ -143,3 +143,30 @@ class PatchRecipe(Recipe):
         model = dataclasses.replace(config, **strides)
         train = dataclasses.replace(self.train, lr=self.frame_lr) if frame_mode and self.frame_lr else self.train
         return model, train
+
+
+# What SSAMBA's authors took over as it is.
+ESC50_RECIPE = PatchRecipe(
+    task="classification",
+    model=ESC50_INPUT,
+    train=ESC50,
+    note="ESC-50: 50 epochs; --held-out all for the five folds",
+)
+SPEECH_COMMANDS_V2_RECIPE = PatchRecipe(
+    task="classification",
+    model=SPEECH_COMMANDS_INPUT,
+    train=SPEECH_COMMANDS,
+    note="Speech Commands V2, 35 words: 30 epochs of binary cross-entropy, chosen on validation clips",
+)
+IEMOCAP_RECIPE = PatchRecipe(
+    task="classification",
+    model=SUPERB_INPUT,
+    train=IEMOCAP,
+    note="SUPERB emotion recognition, 4 classes: 10,000 steps; --group-column SESSION --held-out all",
+)
+VOXCELEB1_RECIPE = PatchRecipe(
+    task="classification",
+    model=SUPERB_INPUT,
+    train=VOXCELEB1,
+    note="SUPERB speaker identification, 1,251 speakers: 40,000 steps on crops of 8 s",
+)

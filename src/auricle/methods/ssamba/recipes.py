@@ -39,24 +39,12 @@ RECIPES: dict[str, Recipe] = {
         ),
         note="AudioSet, balanced: 50 epochs, mean of the weights after epochs 12 to 40",
     ),
-    "esc50": PatchRecipe(
-        task="classification",
-        model=shared.ESC50_INPUT,
-        train=shared.ESC50,
-        note="ESC-50: 50 epochs; --held-out all for the five folds",
-    ),
-    "speech-commands-v1": PatchRecipe(
-        task="classification",
-        model=shared.SPEECH_COMMANDS_INPUT,
-        train=shared.SPEECH_COMMANDS,
+    "esc50": shared.ESC50_RECIPE,
+    "speech-commands-v1": dataclasses.replace(
+        shared.SPEECH_COMMANDS_V2_RECIPE,
         note="Speech Commands V1, 30 words: 30 epochs of binary cross-entropy, chosen on validation clips",
     ),
-    "speech-commands-v2": PatchRecipe(
-        task="classification",
-        model=shared.SPEECH_COMMANDS_INPUT,
-        train=shared.SPEECH_COMMANDS,
-        note="Speech Commands V2, 35 words: 30 epochs of binary cross-entropy, chosen on validation clips",
-    ),
+    "speech-commands-v2": shared.SPEECH_COMMANDS_V2_RECIPE,
     "urbansound8k": PatchRecipe(
         task="classification",
         model=_URBANSOUND_INPUT,
@@ -75,16 +63,8 @@ RECIPES: dict[str, Recipe] = {
         ),
         note="UrbanSound8K in scenes of a minute, one label each: 50 epochs; --held-out all for the ten folds",
     ),
-    "iemocap": PatchRecipe(
-        task="classification",
-        model=shared.SUPERB_INPUT,
-        train=dataclasses.replace(shared.IEMOCAP, crop_seconds=_WINDOW),
-        note="SUPERB emotion recognition, 4 classes: 10,000 steps; --group-column SESSION --held-out all",
+    "iemocap": dataclasses.replace(
+        shared.IEMOCAP_RECIPE, train=dataclasses.replace(shared.IEMOCAP, crop_seconds=_WINDOW)
     ),
-    "voxceleb1": PatchRecipe(
-        task="classification",
-        model=shared.SUPERB_INPUT,
-        train=dataclasses.replace(shared.VOXCELEB1, window_seconds=_WINDOW),
-        note="SUPERB speaker identification, 1,251 speakers: 40,000 steps on crops of 8 s",
-    ),
+    "voxceleb1": shared.VOXCELEB1_RECIPE,
 }

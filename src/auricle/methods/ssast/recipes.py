@@ -26,18 +26,8 @@ RECIPES: dict[str, Recipe] = {
         train=dataclasses.replace(shared.AUDIOSET, epochs=5, lr=1e-5, balanced=True),
         note="AudioSet, all of it: 5 epochs of class-balanced draws",
     ),
-    "esc50": PatchRecipe(
-        task="classification",
-        model=shared.ESC50_INPUT,
-        train=shared.ESC50,
-        note="ESC-50: 50 epochs; --held-out all for the five folds",
-    ),
-    "speech-commands-v2": PatchRecipe(
-        task="classification",
-        model=shared.SPEECH_COMMANDS_INPUT,
-        train=shared.SPEECH_COMMANDS,
-        note="Speech Commands V2, 35 words: 30 epochs of binary cross-entropy, chosen on validation clips",
-    ),
+    "esc50": shared.ESC50_RECIPE,
+    "speech-commands-v2": shared.SPEECH_COMMANDS_V2_RECIPE,
     "speech-commands-v1": PatchRecipe(
         task="classification",
         model=shared.SUPERB_INPUT,
@@ -47,16 +37,6 @@ RECIPES: dict[str, Recipe] = {
         frame_lr=5e-5,
         note="SUPERB keyword spotting, 12 classes: 20,000 class-balanced steps",
     ),
-    "iemocap": PatchRecipe(
-        task="classification",
-        model=shared.SUPERB_INPUT,
-        train=shared.IEMOCAP,
-        note="SUPERB emotion recognition, 4 classes: 10,000 steps; --group-column SESSION --held-out all",
-    ),
-    "voxceleb1": PatchRecipe(
-        task="classification",
-        model=shared.SUPERB_INPUT,
-        train=shared.VOXCELEB1,
-        note="SUPERB speaker identification, 1,251 speakers: 40,000 steps on crops of 8 s",
-    ),
+    "iemocap": shared.IEMOCAP_RECIPE,
+    "voxceleb1": shared.VOXCELEB1_RECIPE,
 }
