@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
+from unittest import mock
 
 import torch
 from torch import Tensor, nn
@@ -66,42 +67,51 @@ def looped_ssamba(size: Size, tokens: int) -> nn.Module:
     def scan(*tensors: Tensor, reverse: bool) -> Tensor:
         return reference.selective_scan(*tensors, True, reverse=reverse)[0]  # type: ignore[arg-type]
 
-    return with_kernels(our_ssamba(size, tokens), scan)
+    return OtherKernels(our_ssamba(size, tokens), scan, plain_convolutions)
 
 
 def mamba_ssm_ssamba(size: Size, tokens: int) -> nn.Module:
-    """The same network with the scan of the package mamba_ssm, which needs a GPU of NVIDIA."""
+    """The same network with the scan of the package mamba_ssm, which needs a GPU of NVIDIA, and our convolutions."""
     from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
 
     def scan(*tensors: Tensor, reverse: bool) -> Tensor:
         # The package knows one direction; its steps have to be neighbours in memory.
         u, delta, a, b, c, d, z, bias = (x.flip(-1) if reverse and x.ndim == 3 else x for x in tensors)
-        y = selective_scan_fn(*(x.contiguous() for x in (u, delta, a, b, c, d, z, bias)), True)
+        y: Tensor = selective_scan_fn(*(x.contiguous() for x in (u, delta, a, b, c, d, z, bias)), True)
         return y.flip(-1) if reverse else y
 
-    return with_kernels(our_ssamba(size, tokens), scan)
+    return OtherKernels(our_ssamba(size, tokens), scan, mamba.bidirectional_conv1d)
 
 
-def with_kernels(network: nn.Module, scan: Callable[..., Tensor]) -> nn.Module:
-    """The network with another scan, and convolutions in plain torch; for the whole process, whose mixers are changed.
+def plain_convolutions(x: Tensor, weight: Tensor, bias: Tensor, silu: bool, lengths: None, reverse: bool) -> Tensor:
+    """Both directions in plain torch."""
+    sides = zip(weight, bias, (reverse, not reverse), strict=True)
+    return torch.stack([reference.causal_conv1d(x, w, b, silu, reverse=way) for w, b, way in sides])
+
+
+class OtherKernels(nn.Module):
+    """A network of ours whose mixers find another scan and another convolution while it is called.
 
     `scan` takes u, delta, A, B, C, D, z and the bias of the step size, and the direction.
     """
 
-    def both_scans(*given: Tensor | bool, lengths: None, reverse: bool) -> Tensor:
+    def __init__(self, network: nn.Module, scan: Callable[..., Tensor], convolutions: Callable[..., Tensor]) -> None:
+        super().__init__()
+        self.network, self.scan, self.convolutions = network, scan, convolutions
+
+    def both_scans(self, *given: Tensor | bool, lengths: None, reverse: bool) -> Tensor:
+        """The sum over both directions."""
         u, delta, a, b, c, d, z, bias, _ = given
         sides = zip(u, delta, a, b, c, d, bias, (reverse, not reverse), strict=True)  # type: ignore[arg-type]
-        said = [scan(u, t, a, b, c, d, z, bias, reverse=way) for u, t, a, b, c, d, bias, way in sides]
+        said = [self.scan(u, t, a, b, c, d, z, bias, reverse=way) for u, t, a, b, c, d, bias, way in sides]
         return said[0] + said[1]
 
-    def both_convolutions(x: Tensor, weight: Tensor, bias: Tensor, silu: bool, lengths: None, reverse: bool) -> Tensor:
-        ways = (reverse, not reverse)
-        sides = zip(weight, bias, ways, strict=True)
-        return torch.stack([reference.causal_conv1d(x, w, b, silu, reverse=way) for w, b, way in sides])
-
-    mamba.bidirectional_scan = both_scans  # type: ignore[assignment]
-    mamba.bidirectional_conv1d = both_convolutions  # type: ignore[assignment]
-    return network
+    def forward(self, features: Tensor) -> Tensor:
+        """As the network's."""
+        kernels = {"bidirectional_scan": self.both_scans, "bidirectional_conv1d": self.convolutions}
+        with mock.patch.multiple(mamba, **kernels):
+            out: Tensor = self.network(features)
+        return out
 
 
 def our_ssast(size: Size, tokens: int) -> nn.Module:

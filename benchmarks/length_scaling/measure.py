@@ -23,7 +23,15 @@ WARM_TOKENS = 8 * ROWS
 
 
 def measured(series: Series, tokens: int, threads: int) -> Point:
-    """Run the point; one that dies or takes far too long is a point without figures, and a note."""
+    """Run the point; one that dies or takes far too long is a point without figures, and a note.
+
+    On a GPU, whose memory torch counts and gives back, all points are measured in this process.
+    """
+    if torch.cuda.is_available():
+        try:
+            return _point(series, tokens, measure(series, tokens))
+        except torch.cuda.OutOfMemoryError:
+            return Point(series, tokens, 0.0, 0.0, note="out of memory")
     task = json.dumps({**vars(series), "tokens": tokens, "threads": threads})
     command = [sys.executable, "-m", "benchmarks.length_scaling", "--point", task]
     try:
@@ -33,29 +41,41 @@ def measured(series: Series, tokens: int, threads: int) -> Point:
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["killed"])[-1][:200]
         return Point(series, tokens, 0.0, 0.0, note=reason)
-    found = json.loads(done.stdout.splitlines()[-1])
-    note = "beyond the limits" if too_much(found["seconds"], found["mb"]) else ""
-    return Point(series, tokens, found["seconds"], found["mb"], note=note)
+    return _point(series, tokens, json.loads(done.stdout.splitlines()[-1]))
+
+
+def _point(series: Series, tokens: int, found: tuple[float, float]) -> Point:
+    seconds, mb = found
+    return Point(series, tokens, seconds, mb, note="beyond the limits" if too_much(seconds, mb) else "")
 
 
 def measure_point(task: str) -> None:
-    """In the fresh process: print seconds of a pass, and the MB that the process grows by at its peak."""
+    """In the fresh process: measure and print."""
     given = json.loads(task)
     torch.set_num_threads(given.pop("threads"))
+    tokens = given.pop("tokens")
+    print(json.dumps(measure(Series(**given), tokens)))
+
+
+def measure(series: Series, tokens: int) -> tuple[float, float]:
+    """Seconds of a pass, and the MB by which the process, or what torch holds of a GPU, grows at its peak."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    name, size, tokens = given["contestant"], SIZES[given["size"]], given["tokens"]
-    rest = (given["batch"], given["training"], device)
+    name, size, rest = series.contestant, SIZES[series.size], (series.batch, series.training, device)
     # Loads the libraries, on a length that costs nothing.
     work_of(name, size, WARM_TOKENS, *rest)()
     before = _reset(device)
     run = work_of(name, size, tokens, *rest)
+    if device.type == "cuda":
+        # Kernels are compiled and chosen at a first pass.
+        run()
+        _wait(device)
     times: list[float] = []
     while len(times) < 3 and sum(times) < REPEATED_SECONDS:
         begin = time.perf_counter()
         run()
         _wait(device)
         times.append(time.perf_counter() - begin)
-    print(json.dumps({"seconds": statistics.median(times), "mb": _peak(device) - before}))
+    return statistics.median(times), _peak(device) - before
 
 
 def _reset(device: torch.device) -> float:

@@ -25,9 +25,10 @@ PAPER = {"seconds": 92.7, "mb": 95.4}
 def write_page(points: Sequence[Point], scans: Sequence[Mapping[str, Any]], folder: Path, threads: int) -> Path:
     """The page and, beside it or in its images, the picture."""
     images = folder / "images" if (folder / "images").is_dir() else folder
-    picture = images / "length_scaling.png"
+    name = "length_scaling" + ("_gpu" if torch.cuda.is_available() else "")
+    picture = images / f"{name}.png"
     picture.write_bytes(png(curves(points)))
-    page = folder / "length_scaling.md"
+    page = folder / f"{name}.md"
     page.write_text(text(points, scans, threads, picture.relative_to(folder).as_posix()), encoding="utf-8")
     return page
 
