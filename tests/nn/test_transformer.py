@@ -7,9 +7,10 @@ import math
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from auricle.nn.heads import ClassifierHead, Predictor
-from auricle.nn.transformer import MLP, Attention, Block
+from auricle.nn.transformer import MLP, Attention, Block, attend
 
 
 def keep_first(lengths: list[int], tokens: int) -> Tensor:
@@ -85,3 +86,22 @@ def test_heads_have_the_official_layers() -> None:
     assert predictor(torch.randn(2, 3, 6)).shape == (2, 3, 20)
     assert classifier.norm.eps == 1e-5
     assert classifier(torch.randn(2, 6)).shape == (2, 4)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_attention_for_training_in_bf16_on_a_cpu_is_that_of_the_fused_kernel(masked: bool) -> None:
+    torch.manual_seed(0)
+    keep = keep_first([7, 12], 12) if masked else None
+    exact = [torch.randn(2, 3, 12, 8, requires_grad=True) for _ in range(3)]
+    half = [x.detach().bfloat16().requires_grad_() for x in exact]
+    want, got = F.scaled_dot_product_attention(*exact, attn_mask=keep), attend(half[0], half[1], half[2], keep)
+    (want * torch.arange(8)).sum().backward()
+    (got * torch.arange(8)).sum().backward()
+    for one, other in ((want.detach(), got.detach()), *((a.grad, b.grad) for a, b in zip(exact, half, strict=True))):
+        assert one is not None
+        assert other is not None
+        assert float((one - other.float()).norm() / one.norm()) < 0.02
+    # Without gradients it is the fused kernel itself.
+    with torch.no_grad():
+        fused = F.scaled_dot_product_attention(*half, attn_mask=keep)
+        assert torch.equal(attend(half[0], half[1], half[2], keep), fused)
