@@ -20,6 +20,7 @@ from auricle.methods.atst.config import ATSTConfig, ClipConfig, FrameConfig
 from auricle.methods.atst.model import ATSTEncoder, ClipEncoder, FrameEncoder
 from auricle.methods.atst.objective import ClipObjective, FrameObjective
 from auricle.nn.masking import span_mask
+from auricle.nn.patches import sincos_positions
 
 RATE = 16000
 SMALL: dict[str, Any] = {"width": 24, "depth": 2, "heads": 2, "projector_hidden": 32, "projector_out": 16}
@@ -290,3 +291,12 @@ def test_the_published_sizes_are_those_of_the_files(name: str) -> None:
             network: ATSTEncoder = get_method(name).build_encoder(get_preset(name, size).model)  # type: ignore[assignment]
         assert sum(p.numel() for p in network.parameters()) == count - width
         assert network.config.grid == (1, 250)
+
+
+def test_networks_begin_with_the_weights_and_positions_that_are_asked_for() -> None:
+    network = encoder(ClipConfig, init_std=0.06, position_init="sincos")
+    assert float(network.blocks[0].mlp.fc1.weight.std()) == pytest.approx(0.06, rel=0.05)
+    waves = 0.3 * sincos_positions(network.config.grid, network.config.width)
+    torch.testing.assert_close(network.positions[:, 1:].detach(), waves)
+    # The class token's is not among them.
+    assert float(network.positions[:, 0].detach().abs().max()) < 0.1

@@ -6,11 +6,14 @@ Token order is frequency-major: token = row * t + column, so time varies fastest
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 Pair = tuple[int, int]
+PositionInit = Literal["normal", "sincos"]
 
 
 def grid_size(size: Pair, kernel: Pair, stride: Pair) -> Pair:
@@ -67,6 +70,15 @@ def resize_positions(table: Tensor, grid: Pair, new_grid: Pair) -> Tensor:
             size[axis - 2] = want
             image = F.interpolate(image, size=size, mode="bilinear", align_corners=False)
     return image.flatten(2).transpose(1, 2)
+
+
+@torch.no_grad()
+def reset_positions(table: Tensor, grid: Pair, start: PositionInit) -> None:
+    """A fresh table of positions [1, P + f * t, D]: truncated normal values, or waves for the f * t of the patches."""
+    nn.init.trunc_normal_(table, std=0.02)
+    if start == "sincos":
+        # As strong as an embedded patch, or few steps of training would hardly tell positions apart.
+        table[:, -grid[0] * grid[1] :] = 0.3 * sincos_positions(grid, table.shape[-1])
 
 
 def sincos_positions(grid: Pair, width: int) -> Tensor:

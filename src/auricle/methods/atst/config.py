@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal
 from auricle.config import check_ranges
 from auricle.errors import ConfigError
 from auricle.methods.spectrogram.config import SpectrogramConfig
-from auricle.nn.patches import grid_size
+from auricle.nn.patches import PositionInit, grid_size
 
 Chunking = Literal["whole", "downstream", "scene"]
 
@@ -35,7 +35,8 @@ class ATSTConfig(SpectrogramConfig):
 
     `projector_hidden` and `projector_out` are the sizes of projector and predictor, `momentum` is the teacher's at the
     start, `drop_path` of the last block. A view is a crop of `view_seconds`, into which another clip is mixed with a
-    share of up to `view_mixup`.
+    share of up to `view_mixup`. Linear weights begin with standard deviation `init_std`, positions as `position_init`
+    says (`PatchConfig`).
     """
 
     COMPAT: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
@@ -71,6 +72,8 @@ class ATSTConfig(SpectrogramConfig):
     momentum: float = 0.99
     view_seconds: float = 10.0
     view_mixup: float = 0.4
+    init_std: float = 0.02
+    position_init: PositionInit = "normal"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -78,7 +81,7 @@ class ATSTConfig(SpectrogramConfig):
             self,
             positive=(
                 *("heads", "fft_size", "fft_window", "hop_samples", "highest_hz", "top_db", "window_seconds"),
-                *("projector_hidden", "projector_out", "view_seconds"),
+                *("projector_hidden", "projector_out", "view_seconds", "init_std"),
             ),
             not_negative=("lowest_hz", "chunk_frames"),
             shares=("drop_path", "momentum", "view_mixup"),

@@ -16,7 +16,7 @@ from auricle.audio.mel import DecibelMel
 from auricle.methods.atst.chunks import Chunks
 from auricle.methods.atst.config import ATSTConfig, ClipConfig, FrameConfig
 from auricle.methods.base import Encoded, SpectrogramEncoder
-from auricle.nn.patches import patchify
+from auricle.nn.patches import patchify, reset_positions
 from auricle.nn.transformer import Block, reset_linears
 
 
@@ -58,8 +58,8 @@ class ATSTEncoder(SpectrogramEncoder):
         drops = [config.drop_path * layer / max(1, config.depth - 1) for layer in range(config.depth)]
         self.blocks = nn.ModuleList(Block(config.width, config.heads, qkv_bias=False, drop_path=drop) for drop in drops)
         self.norm = nn.LayerNorm(config.width, eps=1e-6)
-        reset_linears(self)
-        nn.init.trunc_normal_(self.positions, std=0.02)
+        reset_linears(self, config.init_std)
+        reset_positions(self.positions, config.grid, config.position_init)
 
         self.sample_rate = config.sample_rate
         self.channel = config.channel

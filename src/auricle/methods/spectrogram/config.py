@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 from auricle.config import check_ranges
 from auricle.errors import ConfigError
 from auricle.nn.losses import SoftmaxOver
-from auricle.nn.patches import grid_size
+from auricle.nn.patches import PositionInit, grid_size
 
 C = TypeVar("C", bound="PatchConfig")
 
@@ -93,7 +93,7 @@ class PatchConfig(SpectrogramConfig):
     pooling: Literal["mean", "prefix"] = "mean"
     attend_padding: bool = False
     pad_normalised: bool = False
-    position_init: Literal["normal", "sincos"] = "normal"
+    position_init: PositionInit = "normal"
 
     def __post_init__(self) -> None:
         super().__post_init__()

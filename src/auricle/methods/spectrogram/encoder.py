@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from auricle.audio.frontends import KaldiFbank
 from auricle.methods.base import Encoded, SpectrogramEncoder
 from auricle.methods.spectrogram.config import PatchConfig
-from auricle.nn.patches import columns_for, grid_size, patchify, resize_positions, sincos_positions
+from auricle.nn.patches import columns_for, grid_size, patchify, reset_positions, resize_positions
 
 E = TypeVar("E", bound="PatchEncoder")
 
@@ -85,11 +85,9 @@ class PatchEncoder(SpectrogramEncoder):
 
     def reset_positions(self) -> None:
         """Truncated normal tokens and positions, or sine-cosine positions; the patch embedding keeps PyTorch's."""
-        for parameter in (*map(self.get_parameter, self.PREFIX_TOKENS), self.positions):
-            nn.init.trunc_normal_(parameter, std=0.02)
-        if self.config.position_init == "sincos":
-            with torch.no_grad():
-                self.positions[:, self.prefix :] = 0.3 * sincos_positions(self.config.grid, self.config.width)
+        for name in self.PREFIX_TOKENS:
+            nn.init.trunc_normal_(self.get_parameter(name), std=0.02)
+        reset_positions(self.positions, self.config.grid, self.config.position_init)
 
     @abstractmethod
     def transform(self, tokens: Tokens) -> list[Tensor]:
