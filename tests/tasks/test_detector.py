@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import itertools
 
 import numpy as np
@@ -13,12 +14,14 @@ from numpy.typing import NDArray
 from auricle.data.batch import Batch, Stream
 from auricle.data.items import Event
 from auricle.data.randomness import Draw
+from auricle.errors import ConfigError
 from auricle.methods import get_method, get_preset
 from auricle.metrics import Collars, FrameScores, collar_counts, detect_events
 from auricle.nn.heads import pool_frames
 from auricle.nn.schedules import sigmoid_ramp
 from auricle.tasks.decoding import EventDecoder, choose_decoding
 from auricle.tasks.detection import Detector, frame_width, odd_frames, step_edges
+from auricle.tasks.distillation import DistilledDetector, FrameDistillation
 
 CLASSES = ("bell", "dog")
 CPU = torch.device("cpu")
@@ -50,6 +53,59 @@ def batch(events: tuple[Events, ...], targets: list[list[float]], lengths: list[
 NAN = float("nan")
 STRONG, WEAK, NONE = (Event(0.1, 0.3, "dog"),), None, None
 MIXED = batch((STRONG, WEAK, NONE, ()), [[0, 1], [1, 0], [NAN, NAN], [0, 0]])
+
+
+def taught(weight: float, teacher: Detector) -> DistilledDetector:
+    torch.manual_seed(0)
+    encoder = get_method("ssast").build_encoder(get_preset("ssast", "test").model)
+    student = DistilledDetector(encoder, CLASSES, frame_width(encoder))
+    student.distillation = FrameDistillation(teacher, weight)
+    return student.eval()
+
+
+def other_detector(name: str, classes: tuple[str, ...] = CLASSES, **changes: object) -> Detector:
+    torch.manual_seed(5)
+    config = dataclasses.replace(get_preset(name, "test").model, **changes)  # type: ignore[type-var]
+    encoder = get_method(name).build_encoder(config)
+    return Detector(encoder, classes, frame_width(encoder))
+
+
+@torch.no_grad()
+def test_a_teachers_word_on_time_steps_has_its_share_of_the_loss() -> None:
+    teacher = other_detector("ssast")
+    alone, student = detector().eval(), taught(0.3, teacher)
+    labels = alone(MIXED, 0.0)["frame_loss"]
+    said = teacher.head(teacher.encoder(MIXED.audio.data, MIXED.audio.lengths).frames())[0].sigmoid()
+    encoded = alone.encoder(MIXED.audio.data, MIXED.audio.lengths)
+    cost = torch.nn.functional.binary_cross_entropy_with_logits(alone.head(encoded.frames())[0], said, reduction="none")
+    # The first and the last clip are strongly labelled; the others count and cost nothing.
+    lesson = cost.mean((1, 2))[[0, 3]].sum() / 4
+    found = student(MIXED, 0.0)
+    torch.testing.assert_close(found["frame_loss"], 0.7 * labels + 0.3 * lesson, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(found["clip_loss"], alone(MIXED, 0.0)["clip_loss"])
+    assert not teacher.training
+    assert not any(name.startswith("distillation") for name in student.state_dict())
+
+
+@torch.no_grad()
+def test_a_teacher_may_have_other_time_steps() -> None:
+    teacher = other_detector("atst-clip")
+    student = taught(1.0, teacher)
+    encoded = student.encoder(MIXED.audio.data, MIXED.audio.lengths)
+    heard = teacher.encoder(MIXED.audio.data, MIXED.audio.lengths)
+    assert encoded.grid[1] > heard.grid[1]
+    found = student.frame_targets(MIXED, encoded)
+    said = teacher.head(heard.frames())[0].sigmoid()
+    for step, time in enumerate(encoded.times.tolist()):
+        nearest = min(range(heard.grid[1]), key=lambda i: abs(float(heard.times[i]) - time))
+        torch.testing.assert_close(found[:, step], said[:, nearest])
+
+
+def test_a_teacher_that_does_not_fit_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"tells apart 2 classes \(bell, cat, ...\)"):
+        FrameDistillation(other_detector("ssast", ("bell", "cat")), 0.5).check(detector())
+    with pytest.raises(ConfigError, match="hears 8000 Hz, the network 16000 Hz"):
+        FrameDistillation(other_detector("ssast", sample_rate=8000), 0.5).check(detector())
 
 
 def test_only_what_is_known_is_learned_from() -> None:

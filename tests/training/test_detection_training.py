@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
+from safetensors.numpy import load_file
 
+import auricle
 from auricle.config import TrainConfig
 from auricle.data.items import Event
 from auricle.data.labels import Labels
+from auricle.errors import CheckpointError
 from auricle.training.detection import annotation_weights, for_detection
 from launch import run_and_kill
 from scenes import write_scenes
@@ -31,6 +36,25 @@ def test_kinds_of_labels_are_heard_equally_often() -> None:
 def test_a_presets_training_keeps_what_detection_uses() -> None:
     train = for_detection(TrainConfig(noise=True, label_smoothing=0.1, average_epochs=(2, 3), lr=0.5, loss="ce"))
     assert train == TrainConfig(lr=0.5)
+
+
+def test_a_detector_learns_from_another_one_that_is_not_kept_with_it(tmp_path: Path) -> None:
+    data = write_scenes(tmp_path / "scenes", ["train", "train", "val", "test"] * 3)
+    options: dict[str, Any] = {"task": "detection", "random_weights": 0, "steps": 4, "quiet": True}
+    settings = {"batch_size": 4, "mixup": 0.5}
+    teacher = auricle.finetune("atst-clip-test", data, tmp_path / "teacher", settings=settings, **options)
+    with_teacher = {"teacher": teacher, "settings": {**settings, "distil": 0.5}, **options}
+    run = auricle.finetune("atst-frame-test", data, tmp_path / "run", **with_teacher)
+    alone = auricle.finetune("atst-frame-test", data, tmp_path / "alone", settings=settings, **options)
+    weights, without = (load_file(r / "step-000004" / "weights.safetensors") for r in (run, alone))
+    assert weights.keys() == without.keys()
+    assert any(not np.array_equal(weights[name], without[name]) for name in weights)
+    assert auricle.load(run).detector is not None
+    with pytest.raises(CheckpointError, match="is a detector checkpoint; fine-tune it on the same labels first"):
+        auricle.finetune(
+            "atst-frame-test", data, tmp_path / "clips", teacher=teacher, settings={"distil": 0.5}, label="split",
+            random_weights=0, steps=2, quiet=True,
+        )  # fmt: skip
 
 
 def test_a_killed_run_with_a_teacher_ends_with_the_same_bits(tmp_path: Path) -> None:

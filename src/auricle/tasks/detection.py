@@ -5,7 +5,7 @@ B batch, S samples, T frames of the front end, t time steps, C classes, D width 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -188,21 +188,11 @@ class Detector(Trainable):
             blocks: samples at the encoder's rate.
         """
         encoder, head = self.predictor
-        steps = _Steps(len(self.classes))
-        for window in encode(encoder, blocks, device):
-            with torch.no_grad():
-                logits, _ = head(window.encoded.frames()[window.row, : window.steps])
-            start = window.start / encoder.sample_rate
-            # To the microsecond: encoders keep their times in single precision.
-            times = np.round(start + window.encoded.times[: window.steps].double().cpu().numpy(), 6)
-            end = start + window.samples / encoder.sample_rate
-            yield from steps.add(logits.double().sigmoid().cpu().numpy(), times, end)
-        yield from steps.finish()
+        return step_values(encoder, blocks, device, lambda frames: head(frames)[0].double().sigmoid())
 
     def scores(self, sound: NDArray[np.float32], device: torch.device) -> FrameScores:
         """Probabilities of a whole sound."""
-        values, edges = zip(*self.score_blocks([sound], device), strict=True)
-        return FrameScores(np.concatenate(values), np.concatenate([edges[0], *(part[1:] for part in edges[1:])]))
+        return FrameScores(*joined(self.score_blocks([sound], device)))
 
     def decide(self, scores: FrameScores) -> tuple[FrameScores, list[Detection]]:
         """The filtered probabilities of a whole sound, and its events, class after class."""
@@ -223,11 +213,44 @@ class Detector(Trainable):
         yield from decoder.finish()
 
 
+def step_values(
+    encoder: AudioEncoder,
+    blocks: Iterable[NDArray[np.float32]],
+    device: torch.device,
+    value: Callable[[Tensor], Tensor],
+) -> Iterator[tuple[Floats, Floats]]:
+    """Values [n, K] of the time steps of a sound, and edges [n + 1] in seconds, one stretch after the other.
+
+    A stretch begins where the one before ends, and the last ends with the sound; memory does not grow with it.
+    Autocast is the caller's.
+
+    Args:
+        blocks: samples at the encoder's rate.
+        value: from the frames [t, D] of a window to [t, K].
+    """
+    steps = _Steps()
+    for window in encode(encoder, blocks, device):
+        with torch.no_grad():
+            values = value(window.encoded.frames()[window.row, : window.steps])
+        start = window.start / encoder.sample_rate
+        # To the microsecond: encoders keep their times in single precision.
+        times = np.round(start + window.encoded.times[: window.steps].double().cpu().numpy(), 6)
+        end = start + window.samples / encoder.sample_rate
+        yield from steps.add(values.double().cpu().numpy(), times, end)
+    yield from steps.finish()
+
+
+def joined(stretches: Iterable[tuple[Floats, Floats]]) -> tuple[Floats, Floats]:
+    """The values and edges of a whole sound, from those of its stretches."""
+    values, edges = zip(*stretches, strict=True)
+    return np.concatenate(values), np.concatenate([edges[0], *(part[1:] for part in edges[1:])])
+
+
 class _Steps:
     """Turns the time steps of windows into stretches whose edges lie half way between neighbouring steps."""
 
-    def __init__(self, classes: int) -> None:
-        self.values, self.times = np.zeros((0, classes)), np.zeros(0)
+    def __init__(self) -> None:
+        self.values, self.times = np.zeros((0, 0)), np.zeros(0)
         self.begin, self.end = 0.0, 0.0
 
     def add(self, values: Floats, times: Floats, end: float) -> Iterator[tuple[Floats, Floats]]:

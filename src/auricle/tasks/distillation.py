@@ -1,6 +1,6 @@
-"""A fine-tuned classifier as the teacher of another: what it says of a clip is learned beside the clip's labels.
+"""A fine-tuned network as the teacher of another: what it says of clips or time steps is learned beside the labels.
 
-B batch, T frames, F features, C classes.
+B batch, T frames, F features, t time steps, C classes.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from torch import Tensor
 
 from auricle.data.batch import Batch
 from auricle.errors import ConfigError
-from auricle.methods.base import SpectrogramEncoder
+from auricle.methods.base import Encoded, SpectrogramEncoder
 from auricle.tasks.classification import Classifier
+from auricle.tasks.detection import Detector
 
 
 class DistilledClassifier(Classifier):
@@ -50,12 +51,7 @@ class Distillation:
 
     def check(self, student: Classifier) -> None:
         """Raises ConfigError where the student cannot learn from the teacher."""
-        if student.classes != self.teacher.classes:
-            raise ConfigError(
-                f"the teacher tells apart {len(self.teacher.classes)} classes "
-                f"({', '.join(self.teacher.classes[:3])}, ...), which are not the {len(student.classes)} of the data; "
-                "fine-tune it on the same data first."
-            )
+        check_classes(student.classes, self.teacher.classes)
         ours, theirs = (network.encoder for network in (student, self.teacher))
         if not isinstance(ours, SpectrogramEncoder) or not isinstance(theirs, SpectrogramEncoder):
             raise ConfigError("a teacher and its student must both hear spectrograms.")
@@ -95,6 +91,61 @@ class Distillation:
         again = (features * 2 * std + mean - other_mean) / (2 * other_std)
         beyond = torch.arange(features.shape[1], device=features.device) >= frames[:, None]
         return again.masked_fill(beyond.unsqueeze(-1), theirs.pad_value)
+
+
+class DistilledDetector(Detector):
+    """A detector that learns from another one beside the labels: ATST-Clip and ATST-Frame combined, for events.
+
+    loss of a strongly labelled clip = weight * (cross-entropy with the teacher's probabilities of each time step)
+    + (1 - weight) * (with the labels).
+    """
+
+    distillation: FrameDistillation
+
+    def frame_targets(self, batch: Batch, encoded: Encoded) -> Tensor:
+        """[B, t, C]. Cross-entropy is linear in its target, so the mean of two losses is the loss of their mean."""
+        return self.distillation.targets(super().frame_targets(batch, encoded), batch, encoded)
+
+
+class FrameDistillation:
+    """What a detector says of the time steps of another. It does not change, and checkpoints do not hold it.
+
+    Args:
+        teacher: a detector with the student's classes; its time steps may be others.
+        weight: share of the teacher, one half in the published combination for AudioSet-Strong.
+    """
+
+    def __init__(self, teacher: Detector, weight: float) -> None:
+        self.teacher = teacher.requires_grad_(False).eval()
+        self.weight = weight
+
+    def check(self, student: Detector) -> None:
+        """Raises ConfigError where the student cannot learn from the teacher."""
+        check_classes(student.classes, self.teacher.classes)
+        ours, theirs = (network.encoder.sample_rate for network in (student, self.teacher))
+        if ours != theirs:
+            raise ConfigError(f"the teacher hears {theirs} Hz, the network {ours} Hz; both must have the same rate.")
+
+    @torch.no_grad()
+    def targets(self, labels: Tensor, batch: Batch, encoded: Encoded) -> Tensor:
+        """Targets [B, t, C]: those of the labels, mixed with what the teacher says at the nearest of its time steps.
+
+        The teacher hears the batch as it is, without the student's SpecAugment.
+        """
+        encoder, head = self.teacher.to(labels.device).predictor
+        heard = encoder(batch.audio.data, batch.audio.lengths)
+        said = head(heard.frames())[0].float().sigmoid()
+        nearest = (encoded.times[:, None] - heard.times).abs().argmin(1)
+        return torch.lerp(labels, said[:, nearest], self.weight)
+
+
+def check_classes(student: tuple[str, ...], teacher: tuple[str, ...]) -> None:
+    """Raises ConfigError unless a teacher has the classes of its student."""
+    if student != teacher:
+        raise ConfigError(
+            f"the teacher tells apart {len(teacher)} classes ({', '.join(teacher[:3])}, ...), which are not the "
+            f"{len(student)} of the data; fine-tune it on the same data first."
+        )
 
 
 def repr_of(encoder: SpectrogramEncoder) -> str:

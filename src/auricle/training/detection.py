@@ -27,7 +27,7 @@ from auricle.training.validation import CACHE_MB
 FOR_DETECTION = ("collar", "frame_pooling", "consistency", "ramp", "teacher_momentum")
 NOT_FOR_DETECTION = (
     *("loss", "head", "head_layers", "freeze", "noise", "label_smoothing", "average_epochs"),
-    *("mix_spectrograms", "resize_crop", "distil", "teacher_trains"),
+    *("mix_spectrograms", "resize_crop", "teacher_trains"),
 )
 
 

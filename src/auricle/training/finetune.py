@@ -27,7 +27,7 @@ from auricle.methods import find_preset, get_method, get_preset, get_recipe
 from auricle.methods.base import MethodConfig
 from auricle.tasks.classification import Classifier
 from auricle.tasks.detection import Detector, frame_width
-from auricle.tasks.distillation import DistilledClassifier
+from auricle.tasks.distillation import DistilledClassifier, DistilledDetector
 from auricle.tasks.mixing import SpectrogramMixing
 from auricle.training import checkpoint as ckpt
 from auricle.training.averaging import WeightAverage
@@ -46,7 +46,7 @@ from auricle.training.memory import enough_memory
 from auricle.training.precision import resolve_precision
 from auricle.training.pretrain import check_rate, pick_device, report_bad_files, report_skipped
 from auricle.training.run import claimed
-from auricle.training.teaching import check_teacher, resolve_teacher, taught_by
+from auricle.training.teaching import check_teacher, resolve_teacher, teach
 from auricle.training.tracking import trackers
 from auricle.training.validation import Validation, score_name
 
@@ -234,7 +234,7 @@ def draft(
         fold=available[-1],
         seed=seed,
         weights_seed=random_weights,
-        teacher=resolve_teacher(teacher, train_config),
+        teacher=resolve_teacher(teacher, train_config, labels.task),
     )
     return common, available
 
@@ -322,8 +322,9 @@ def build(plan: FinetunePlan) -> Classifier | Detector:
         if plan.checkpoint is None or plan.checkpoint.config["kind"] not in FINETUNED:
             encoder = method.for_finetuning(encoder, plan.train.window_seconds or plan.train.crop_seconds)
         t = plan.train
+        network: Classifier | Detector
         if plan.labels.task == "detection":
-            return Detector(
+            network = (DistilledDetector if plan.teacher else Detector)(
                 encoder,
                 plan.classes,
                 frame_width(encoder),
@@ -335,25 +336,24 @@ def build(plan: FinetunePlan) -> Classifier | Detector:
                 mask_time=t.mask_time,
                 collar=t.collar,
             )
-        kind = DistilledClassifier if plan.teacher else Classifier
-        classifier = kind(
-            encoder,
-            plan.classes,
-            task=plan.labels.task,
-            loss=None if t.loss == "auto" else t.loss,
-            head=t.head,
-            head_layers=t.head_layers,
-            mask_freq=t.mask_freq,
-            mask_time=t.mask_time,
-            noise=t.noise,
-            label_smoothing=t.label_smoothing,
-            mixing=SpectrogramMixing(t.mixup if t.mix_spectrograms else 0.0, t.mixup_alpha, t.resize_crop),
-            freeze=t.freeze,
-        )
-        if isinstance(classifier, DistilledClassifier) and plan.teacher:
-            classifier.distillation = taught_by(plan.teacher, t)
-            classifier.distillation.check(classifier)
-        return classifier
+        else:
+            network = (DistilledClassifier if plan.teacher else Classifier)(
+                encoder,
+                plan.classes,
+                task=plan.labels.task,
+                loss=None if t.loss == "auto" else t.loss,
+                head=t.head,
+                head_layers=t.head_layers,
+                mask_freq=t.mask_freq,
+                mask_time=t.mask_time,
+                noise=t.noise,
+                label_smoothing=t.label_smoothing,
+                mixing=SpectrogramMixing(t.mixup if t.mix_spectrograms else 0.0, t.mixup_alpha, t.resize_crop),
+                freeze=t.freeze,
+            )
+        if plan.teacher and isinstance(network, DistilledClassifier | DistilledDetector):
+            teach(network, plan.teacher, t)
+        return network
 
 
 def build_loader(plan: FinetunePlan, workers: int = 0, group: Group | None = None) -> Loader:

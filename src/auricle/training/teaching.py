@@ -8,18 +8,19 @@ from pathlib import Path
 from auricle.config import TrainConfig
 from auricle.data.heard import Heard, content_keys
 from auricle.data.items import Item
+from auricle.data.labels import Task
 from auricle.errors import CheckpointError, ConfigError
-from auricle.tasks.distillation import Distillation
+from auricle.tasks.distillation import Distillation, DistilledClassifier, DistilledDetector, FrameDistillation
 from auricle.training import checkpoint as ckpt
-from auricle.training.finetuned import build_classifier
+from auricle.training.finetuned import build_classifier, build_detector
 
 
-def resolve_teacher(path: str | Path, train: TrainConfig) -> ckpt.Checkpoint | None:
-    """The checkpoint of a teacher, if its word counts.
+def resolve_teacher(path: str | Path, train: TrainConfig, task: Task) -> ckpt.Checkpoint | None:
+    """The checkpoint of a teacher for a task, if its word counts.
 
     Raises:
         ConfigError: a teacher without a share in the loss, or the other way round.
-        CheckpointError: it is no classifier.
+        CheckpointError: it is no classifier, or for detection no detector.
     """
     if bool(path) != bool(train.distil):
         raise ConfigError(
@@ -30,7 +31,7 @@ def resolve_teacher(path: str | Path, train: TrainConfig) -> ckpt.Checkpoint | N
     if not path:
         return None
     checkpoint = ckpt.resolve(Path(path))
-    if checkpoint.config["kind"] != "classifier":
+    if checkpoint.config["kind"] != ("detector" if task == "detection" else "classifier"):
         raise CheckpointError(
             f"--teacher {path} is a {checkpoint.config['kind']} checkpoint; fine-tune it on the same labels first."
         )
@@ -55,11 +56,19 @@ def check_teacher(teacher: ckpt.Checkpoint | None, held_out: Sequence[Item]) -> 
         )
 
 
-def taught_by(teacher: ckpt.Checkpoint, train: TrainConfig) -> Distillation:
-    """The loss of a student with its teacher's word in it.
+def teach(student: DistilledClassifier | DistilledDetector, teacher: ckpt.Checkpoint, train: TrainConfig) -> None:
+    """Put the teacher's word into the loss of a student.
 
     Raises:
+        ConfigError: the student cannot learn from it.
         CheckpointError: the teacher's checkpoint is damaged.
     """
-    network = ckpt.restore(lambda: build_classifier(teacher), teacher.weights(), str(teacher.path))
-    return Distillation(network, train.distil, train.teacher_trains)
+    weights, path = teacher.weights(), str(teacher.path)
+    if isinstance(student, DistilledDetector):
+        detector = ckpt.restore(lambda: build_detector(teacher), weights, path)
+        student.distillation = FrameDistillation(detector, train.distil)
+        student.distillation.check(student)
+    else:
+        classifier = ckpt.restore(lambda: build_classifier(teacher), weights, path)
+        student.distillation = Distillation(classifier, train.distil, train.teacher_trains)
+        student.distillation.check(student)
