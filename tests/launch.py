@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 from auricle.methods import get_method, method_names
 from auricle.training.checkpoint import steps_saved
@@ -119,9 +120,15 @@ class Together:
         return self.wait()
 
 
-def pretrained_methods() -> list[str]:
-    """The methods of the registry that can be pretrained."""
-    return [name for name in method_names() if "pretrain" in get_method(name).CAPABILITIES]
+def pretext_tasks() -> list[tuple[str, str]]:
+    """The methods of the registry that can be pretrained, each with every `pretext` that its settings offer, or ""."""
+    tasks: list[tuple[str, str]] = []
+    for name in method_names():
+        method = get_method(name)
+        if "pretrain" in method.CAPABILITIES:
+            offered = get_args(get_type_hints(method.CONFIG).get("pretext"))
+            tasks += [(name, pretext) for pretext in offered or ("",)]
+    return tasks
 
 
 def run_and_kill(log: Path, run: Path, *arguments: object, kills: int, seed: int = 0) -> list[int]:

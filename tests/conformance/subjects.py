@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pickle
 from functools import cache
 from typing import Any
@@ -15,8 +16,19 @@ from auricle.data.batch import Batch, Stream
 from auricle.data.randomness import Draw
 from auricle.methods import get_method, get_preset, method_names, preset_names
 from auricle.methods.base import Encoded
+from launch import pretext_tasks
 
 CAPABILITIES = {"pretrain", "embed", "finetune", "decode"}
+
+
+def spelled(name: str, pretext: str) -> str:
+    """A pretext task as a test is called by: the method, and the pretext if it is not the default."""
+    return name if pretext in ("", getattr(get_method(name).CONFIG(), "pretext", "")) else f"{name} {pretext}"
+
+
+def method_of(name: str) -> Any:
+    """The module of a method, or of one of its pretext tasks."""
+    return get_method(name.partition(" ")[0])
 
 
 def able(capability: str) -> pytest.MarkDecorator:
@@ -24,6 +36,8 @@ def able(capability: str) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("name", names)
 
 
+# Each by its name, and by "name pretext" once more for each pretext task that is not its settings' default.
+every_pretext_task = pytest.mark.parametrize("name", sorted({spelled(*task) for task in pretext_tasks()}))
 every_method = pytest.mark.parametrize("name", method_names())
 every_preset = pytest.mark.parametrize("full_name", preset_names())
 
@@ -35,8 +49,10 @@ def parameters(name: str, preset: str) -> int:
 
 @cache
 def smallest(name: str) -> Any:
-    """The settings of the method's preset with the fewest parameters."""
-    return get_preset(name, min(get_method(name).PRESETS, key=lambda preset: parameters(name, preset))).model
+    """The settings of the method's preset with the fewest parameters, and with the pretext task that is named."""
+    name, _, pretext = name.partition(" ")
+    config = get_preset(name, min(get_method(name).PRESETS, key=lambda preset: parameters(name, preset))).model
+    return dataclasses.replace(config, pretext=pretext) if pretext else config
 
 
 def encoder(name: str) -> Any:
@@ -46,7 +62,7 @@ def encoder(name: str) -> Any:
 
 def objective(name: str) -> Any:
     torch.manual_seed(0)
-    return get_method(name).build_objective(smallest(name)).train()
+    return method_of(name).build_objective(smallest(name)).train()
 
 
 def noise(length: int, seed: int = 0) -> Tensor:

@@ -14,6 +14,8 @@ from subjects import (
     able,
     batch,
     encoder,
+    every_pretext_task,
+    method_of,
     noise,
     objective,
     padded,
@@ -38,7 +40,7 @@ EXCUSED = {
 # Pretraining ------------------------------------------------------------------------------------------------------
 
 
-@able("pretrain")
+@every_pretext_task
 def test_an_objective_returns_a_loss_its_weight_and_scalars(name: str) -> None:
     task = objective(name)
     assert isinstance(task, Objective)
@@ -52,7 +54,7 @@ def test_an_objective_returns_a_loss_its_weight_and_scalars(name: str) -> None:
     task.after_step(0.5)
 
 
-@able("pretrain")
+@every_pretext_task
 def test_an_objective_judges_and_watches_what_it_trains(name: str) -> None:
     task = objective(name).eval()
     given = batch(task.encoder)
@@ -65,7 +67,7 @@ def test_an_objective_judges_and_watches_what_it_trains(name: str) -> None:
     assert all(isinstance(value, float) for value in signs.values())
 
 
-@able("pretrain")
+@every_pretext_task
 def test_what_is_rebuilt_differs_where_it_was_hidden_only(name: str) -> None:
     task = objective(name).eval()
     given = batch(task.encoder)
@@ -81,7 +83,7 @@ def test_what_is_rebuilt_differs_where_it_was_hidden_only(name: str) -> None:
     assert not torch.equal(shown.original[shown.hidden], shown.rebuilt[shown.hidden])
 
 
-@able("pretrain")
+@every_pretext_task
 def test_an_objective_is_a_function_of_the_batch_and_leaves_global_generators_alone(name: str) -> None:
     task = objective(name)
     given = batch(task.encoder)
@@ -95,7 +97,7 @@ def test_an_objective_is_a_function_of_the_batch_and_leaves_global_generators_al
     assert not torch.equal(task(batch(task.encoder, seed=5), 0.0)["loss"], first)
 
 
-@able("pretrain")
+@every_pretext_task
 def test_the_loss_does_not_depend_on_padding_or_neighbours(name: str) -> None:
     task = objective(name)
     given = batch(task.encoder)
@@ -112,7 +114,7 @@ def test_the_loss_does_not_depend_on_padding_or_neighbours(name: str) -> None:
     torch.testing.assert_close(mean, want["loss"], atol=1e-5, rtol=1e-5)
 
 
-@able("pretrain")
+@every_pretext_task
 def test_gradients_reach_every_parameter(name: str) -> None:
     task = objective(name)
     task(batch(task.encoder), 0.0)["loss"].backward()
@@ -125,7 +127,7 @@ def test_gradients_reach_every_parameter(name: str) -> None:
     assert all(p.grad.isfinite().all() for p in task.parameters() if p.grad is not None)
 
 
-@able("pretrain")
+@every_pretext_task
 def test_a_few_steps_lower_the_loss(name: str) -> None:
     task = objective(name)
     given = batch(task.encoder)
@@ -141,12 +143,12 @@ def test_a_few_steps_lower_the_loss(name: str) -> None:
     assert losses[-1] < 0.95 * losses[0]
 
 
-@able("pretrain")
+@every_pretext_task
 def test_an_objective_survives_a_state_dict_and_pickling(name: str) -> None:
     task = objective(name)
     given = batch(task.encoder)
     torch.manual_seed(1)
-    other = get_method(name).build_objective(smallest(name)).train()
+    other = method_of(name).build_objective(smallest(name)).train()
     assert not torch.equal(other(given, 0.0)["loss"], task(given, 0.0)["loss"])
     other.load_state_dict(task.state_dict())
     again = pickle.loads(pickle.dumps(task))
@@ -154,7 +156,7 @@ def test_an_objective_survives_a_state_dict_and_pickling(name: str) -> None:
     assert torch.equal(again(given, 0.0)["loss"], task(given, 0.0)["loss"])
 
 
-@able("pretrain")
+@every_pretext_task
 @pytest.mark.parametrize("length", [1, 400])
 def test_pretraining_on_the_shortest_clips_gives_a_finite_loss(name: str, length: int) -> None:
     task = objective(name)

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from auricle.data.batch import Batch, Stream
 from auricle.data.randomness import Draw
-from auricle.methods.spectrogram.masked import Mask, MaskedPatchObjective
+from auricle.methods.spectrogram.masked import MaskedPatchObjective
+from auricle.methods.spectrogram.masks import Mask
 from auricle.methods.ssast import SSASTConfig, SSASTEncoder
 from auricle.tasks.classification import Classifier
 

@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from auricle.errors import ConfigError
-from auricle.methods.spectrogram.encoder import Tokens
 from auricle.methods.spectrogram.masked import MaskedPatchObjective
+from auricle.methods.spectrogram.tokens import Tokens
 from auricle.methods.ssamba import SSAMBAConfig, SSAMBAEncoder, for_finetuning
 from auricle.methods.ssamba.model import drop_path
 
@@ -69,7 +69,7 @@ def test_the_scaled_residual_gives_what_the_doubling_one_gives(rms_norm: bool) -
     network = encoder(depth=24, rms_norm=rms_norm)
     with torch.no_grad():
         tokens = tokens_of(network)
-        x = network.with_prefix(tokens)
+        x = network.with_prefix(network.with_positions(tokens))
         *doubled, last = official(network, x)
         want = network.norm(network.norm(last))
         stages = list(network.stages(x))
@@ -88,12 +88,12 @@ def test_half_precision_stays_in_range_where_the_doubling_residual_does_not() ->
         # Early sums dominate the doubled residual: 30 times 2^12 is beyond what fp16 can hold.
         tokens = Tokens(tokens.embeddings * (30 / tokens.embeddings.abs().max()), tokens.grid, tokens.valid)
         want = network.transform(tokens)[-1]
-        *_, last = official(network, network.with_prefix(tokens))
+        *_, last = official(network, network.with_prefix(network.with_positions(tokens)))
         assert float(last.abs().max()) > HALF_MAX
         assert not bool(last.half().isfinite().all())
         half = network.half()
         halved = Tokens(tokens.embeddings.half(), tokens.grid, tokens.valid)
-        stages = list(half.stages(half.with_prefix(halved)))
+        stages = list(half.stages(half.with_prefix(half.with_positions(halved))))
         largest = max(float(x.abs().max()) for stage in stages for x in (*stage.sums, *stage.hidden))
         got = half.transform(halved)[-1]
     assert got.dtype == torch.float16
@@ -107,7 +107,7 @@ def test_layers_one_after_the_other_double_nothing() -> None:
     assert network.num_layers == 4
     with torch.no_grad():
         tokens = tokens_of(network)
-        x = network.with_prefix(tokens)
+        x = network.with_prefix(network.with_positions(tokens))
         stages = list(network.stages(x))
         assert [stage.halvings for stage in stages] == [0, 0, 0, 0]
         total = x + sum(stage.hidden[0] for stage in stages)
@@ -170,7 +170,7 @@ def test_the_class_token_stands_in_the_middle_of_the_clips_own_patches() -> None
     network = encoder(cls_position="middle")
     valid = torch.tensor([[True, True, True], [True, True, False]])
     tokens = Tokens(torch.zeros(2, 6, 24), (2, 3), valid)
-    order = network.order(tokens)
+    order = network.order(tokens.token_valid())
     assert order is not None
     # 0 is the class token; the second clip's own patches are 1, 2, 4 and 5.
     assert order[0].tolist() == [1, 2, 3, 0, 4, 5, 6]
@@ -192,7 +192,7 @@ def test_the_layers_of_a_pair_drop_by_themselves_and_their_mean_goes_on() -> Non
     network = encoder(depth=6, drop_path=0.9).train()
     torch.manual_seed(3)
     with torch.no_grad():
-        first, second, third = network.stages(network.with_prefix(tokens_of(network, clips=40)))
+        first, second, third = network.stages(network.with_prefix(network.with_positions(tokens_of(network, clips=40))))
         # Nothing to drop before the first pair.
         assert first.sums[0] is first.sums[1]
         said = (first.hidden[0] + first.hidden[1]) / 2

@@ -11,7 +11,8 @@ from networks import RATE, batch, config, objective, samples, sounds
 from torch import Tensor
 
 from auricle.errors import ConfigError
-from auricle.methods.spectrogram.masked import Mask, MaskedPatchObjective, gather
+from auricle.methods.spectrogram.masked import MaskedPatchObjective
+from auricle.methods.spectrogram.masks import Mask, gather
 from auricle.methods.ssast import SSASTEncoder
 from auricle.nn.losses import info_nce, masked_mse
 from auricle.nn.patches import patchify

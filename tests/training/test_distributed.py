@@ -26,7 +26,7 @@ from auricle.errors import AuricleError, ConfigError, Interrupted, NonFiniteLoss
 from auricle.training import checkpoint as ckpt
 from auricle.training.checkpoint import steps_saved
 from auricle.training.distributed import Group, processes
-from launch import Command, Together, pretrained_methods
+from launch import Command, Together, pretext_tasks
 
 STEPS = 8
 # Batches of 7: the rows of two processes, and their micro-batches, differ in number.
@@ -129,14 +129,17 @@ def test_two_processes_train_as_one(alone: Path, pair: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "settings"),
-    # ASiT's official form counts hidden pixels over all processes.
-    [*((name, ()) for name in pretrained_methods() if name != "ssast"), ("asit", ("--set", "reconstruct_over=pixels"))],
+    ("method", "setting"),
+    [
+        *((name, task and f"pretext={task}") for name, task in pretext_tasks() if (name, task) != ("ssast", "paper")),
+        # ASiT's official form counts hidden pixels over all processes.
+        ("asit", "reconstruct_over=pixels"),
+    ],
 )
-def test_every_method_trains_in_two_processes_as_in_one(
-    method: str, settings: tuple[str, ...], tones: Path, tmp_path: Path
+def test_every_pretext_task_trains_in_two_processes_as_in_one(
+    method: str, setting: str, tones: Path, tmp_path: Path
 ) -> None:
-    settings = (*SETTINGS, "--set", "optimizer=adamw", *settings)
+    settings = (*SETTINGS, "--set", "optimizer=adamw", *(("--set", setting) if setting else ()))
     command = ("pretrain", method, tones, "--preset", "test", "--steps", 3, *settings)
     assert Command(tmp_path / "log", *command, "--out", tmp_path / "one", prepare=keep_all).wait() == 0
     codes = Together(tmp_path / "log", 2, *command, "--out", tmp_path / "two", prepare=keep_all).wait()

@@ -101,6 +101,7 @@ def schedules(case: Path, inputs: dict[str, Tensor], meta: dict[str, Any]) -> Ou
     )
     assert isinstance(config, ASiTConfig)
     objective = asit.build_objective(config)
+    assert isinstance(objective, ASiTObjective)
     temperatures = [objective.temperature(epoch / temp["epochs"]) for epoch in range(temp["epochs"])]
     outputs["teacher_temp"] = torch.tensor(temperatures, dtype=torch.float64)
     return outputs, None
@@ -115,7 +116,7 @@ def vit_forward(case: Path, inputs: dict[str, Tensor], meta: dict[str, Any]) -> 
     with torch.no_grad():
         tokens, _ = encoder.embed_patches(features, all_frames(features))
         *blocks, normed = encoder.transform(tokens)
-        first = encoder.with_prefix(tokens)
+        first = encoder.with_prefix(encoder.with_positions(tokens))
         encoded = encoder.forward_features(features, all_frames(features))
         order = _official_order(tokens.grid)
         outputs = {

@@ -177,7 +177,7 @@ def frame_encoder(case: Path, inputs: dict[str, Tensor], meta: dict[str, Any]) -
         # As the student does it: `objective.MaskToken`.
         hidden = torch.where(masked.unsqueeze(-1), mask_embed, tokens)
         blocks = encoder.blocks_of(hidden, valid)
-        outputs["tokens_masked"] = encoder.with_positions(hidden)
+        outputs["tokens_masked"] = encoder.with_prefix(encoder.with_positions(hidden))
         outputs |= {f"student.block{i}": x for i, x in enumerate(blocks)}
         outputs["student_out"] = encoder.norm(blocks[-1])[masked & valid]
         outputs["teacher_out"] = normed[-1][masked & valid]
@@ -293,7 +293,7 @@ def _whole(encoder: ATSTEncoder, mel: Tensor, length: Tensor) -> tuple[dict[str,
     with torch.no_grad():
         patches, embedded = patchify(features, c.kernel, c.kernel), encoder.embed_patches(features)
         blocks = encoder.blocks_of(embedded, valid)
-        tokens = encoder.with_positions(embedded)
+        tokens = encoder.with_prefix(encoder.with_positions(embedded))
         normed = [encoder.norm(x) for x in blocks]
 
     def official(x: Tensor) -> Tensor:

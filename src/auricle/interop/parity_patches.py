@@ -14,9 +14,11 @@ from torch import Tensor
 from auricle.interop.official import build
 from auricle.methods.base import Imported
 from auricle.methods.spectrogram.config import PatchConfig
-from auricle.methods.spectrogram.encoder import PatchEncoder, Tokens, adapt_encoder
-from auricle.methods.spectrogram.masked import Mask, MaskedPatchObjective
+from auricle.methods.spectrogram.encoder import PatchEncoder, adapt_encoder
+from auricle.methods.spectrogram.masked import MaskedPatchObjective
+from auricle.methods.spectrogram.masks import Mask
 from auricle.methods.spectrogram.official import Layout
+from auricle.methods.spectrogram.tokens import Tokens
 from auricle.nn.patches import patchify
 from auricle.tasks.classification import Classifier
 
@@ -66,7 +68,7 @@ class Finetuned:
         self.tokens: Tokens = self.encoder.embed_patches(x, all_frames(x))[0]
         self.outputs = {
             "patch_embed_out": self.tokens.embeddings,
-            "tokens_in": self.encoder.with_prefix(self.tokens),
+            "tokens_in": self.encoder.with_prefix(self.encoder.with_positions(self.tokens)),
             "pos_embed_adapted": self.encoder.positions.detach(),
         }
         for name, pooling in (("avgtok", "mean"), ("cls", "prefix")):

@@ -36,7 +36,9 @@ class MethodConfig(DataclassInstance, Protocol):
     A method with a front end (`Method.build_frontend`) also has the fields `norm_mean` and `norm_std`: the mean and the
     standard deviation of what the front end gives, which are measured on the user's data. A class attribute
     `COMPAT: Mapping[str, Mapping[str, Any]]`, if there is one, says which settings `compat=NAME` stands for, and
-    `PRETEXT: frozenset[str]` which fields only the pretext task reads.
+    `PRETEXT: frozenset[str]` which fields only the pretext task reads. Where there are several pretext tasks, the field
+    `pretext` names the one that `build_objective` builds, and the property `idle: frozenset[str]` the fields that only
+    the others read.
     """
 
     @property

@@ -6,7 +6,7 @@ f rows, t columns, N = f * t tokens in frequency-major order (token = row * t + 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
 import numpy as np
@@ -24,15 +24,17 @@ def random_mask(valid: NDArray[np.bool_], count: int, rng: np.random.Generator) 
     return np.sort(rng.permutation(candidates)[:count]).astype(np.int64)
 
 
-def cluster_mask(valid: NDArray[np.bool_], count: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """`count` of the valid tokens in overlapping squares of side 3, 4 or 5; sorted. valid [f, t].
+def cluster_mask(
+    valid: NDArray[np.bool_], count: int, rng: np.random.Generator, sides: Sequence[int] = CLUSTER_SIDES
+) -> NDArray[np.int64]:
+    """`count` of the valid tokens in overlapping squares, whose side is one of `sides`; sorted. valid [f, t].
 
     Squares are placed in random order until enough tokens are covered, and the surplus is dropped at random. They may
     reach past the edges of the grid, so that every token lies in the same number of squares: unlike with the official
     sampler, none is safe, and no square wraps from the end of one row into the next. All tokens are masked about
     equally often (within 5 % where half or more are masked; a mask smaller than a square favours the edges).
     """
-    side = int(rng.choice(CLUSTER_SIDES))
+    side = int(rng.choice(sides))
     rows, columns = valid.shape
     # The square at (i, j) arrives at a random time; a token is covered when the first of its squares arrives.
     arrival = rng.random((rows + side - 1, columns + side - 1))

@@ -4,21 +4,24 @@ A teacher is a submodule of its objective like any other, so that its weights, i
 are saved and resumed with all the rest. Its parameters take no gradient. How its momentum and temperature move is in
 `nn/schedules.py`, its heads in `nn/heads.py`, what is learned from it in `nn/losses.py`.
 
-N rows, K prototypes.
+B clips, N tokens or rows, D width, K prototypes.
 """
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import TypeVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from auricle.nn.batchnorm import sum_over_processes
 from auricle.nn.losses import single
 
 M = TypeVar("M", bound=nn.Module)
+EPS = 1e-5
 
 
 def teacher_of(student: M) -> M:
@@ -45,6 +48,23 @@ def follow(teacher: nn.Module, student: nn.Module, momentum: float) -> None:
     learned: list[Tensor] = [theirs[name] for name in own]
     torch._foreach_mul_(kept, momentum)
     torch._foreach_add_(kept, learned, alpha=1 - momentum)
+
+
+@torch.no_grad()
+def averaged_layers(layers: Sequence[Tensor], valid: Tensor) -> Tensor:
+    """What a student predicts of a teacher's layers, each [B, N, D]: the mean over the layers, [B, N, D] in fp32.
+
+    Before, each channel of each layer is normalised over the clip's own tokens, `valid` [B, N] (instance
+    normalisation); after, each token over its channels (data2vec 2.0, Baevski et al. 2023, section 3). A layer of large
+    values counts no more than others, and a constant output is no target.
+    """
+    weight = valid.unsqueeze(-1).float() / valid.sum(1)[:, None, None]
+    total = torch.zeros_like(layers[0], dtype=torch.float32)
+    for layer in layers:
+        x = single(layer)
+        centred = x - (x * weight).sum(1, keepdim=True)
+        total += centred * ((centred.square() * weight).sum(1, keepdim=True) + EPS).rsqrt()
+    return F.layer_norm(total / len(layers), total.shape[-1:])
 
 
 class Centre(nn.Module):

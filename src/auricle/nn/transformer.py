@@ -97,6 +97,21 @@ class Block(nn.Module):
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
 
+def run_blocks(blocks: nn.ModuleList, x: Tensor, valid: Tensor | None = None) -> list[Tensor]:
+    """Every block's output [B, P + N, D], one after the other.
+
+    Of the last N tokens nobody attends to those that `valid` [B, N] excludes; None, or nothing but True: to all.
+    """
+    keep = None
+    if valid is not None and not bool(valid.all()):
+        keep = F.pad(valid, (x.shape[1] - valid.shape[1], 0), value=True)[:, None, None, :]
+    outputs = []
+    for block in blocks:
+        x = block(x, keep)
+        outputs.append(x)
+    return outputs
+
+
 def reset_linears(module: nn.Module, std: float = 0.02) -> None:
     """ViT's start: truncated normal weights and zero biases of all linear layers in a module."""
     for layer in module.modules():

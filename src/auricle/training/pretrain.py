@@ -140,6 +140,7 @@ def plan(
         base = from_dict(module.CONFIG, start.config["model"], str(start.path))
     model, train_config = override((base, chosen.pretrain), settings)
     refuse_unused(train_config, settings, FOR_FINETUNING, "pretraining")
+    refuse_idle(model, settings)
     if train_config.accumulate > 1 and objective_without_weights(module, model).whole_batch:
         raise ConfigError(
             f"{method} normalises over the whole batch, so it cannot be added up from {train_config.accumulate} parts; "
@@ -147,6 +148,7 @@ def plan(
         )
     if start is not None:
         check_rate(f"--init {init}", base.sample_rate, model.sample_rate)
+        check_same_pretext(base, model, f"--init {init}")
         named = override((chosen.model, chosen.pretrain), settings)[0]
         if asked:
             check_same_network(model, named, f"--init {init}", f"--preset {asked}")
@@ -164,6 +166,17 @@ def plan(
     return PretrainPlan(method, preset, model, train_config, manifest, train_items, val_items, seed, start, measured)
 
 
+def refuse_idle(model: MethodConfig, settings: Mapping[str, Any]) -> None:
+    """Refuse settings of a pretext task that was not chosen.
+
+    Raises:
+        ConfigError: a setting changes nothing.
+    """
+    if idle := sorted(getattr(model, "idle", frozenset()) & settings.keys()):
+        chosen = to_dict(model)["pretext"]
+        raise ConfigError(f"{idle[0]} has no effect under pretext={chosen}; leave it out, or choose another pretext.")
+
+
 def check_same_network(model: MethodConfig, preset: MethodConfig, checkpoint: str, wanted: str) -> None:
     """Refuse to mix a checkpoint's network with the recipe of another one; input statistics may differ.
 
@@ -179,6 +192,17 @@ def check_same_network(model: MethodConfig, preset: MethodConfig, checkpoint: st
             f"{checkpoint} is another network than {wanted} ({', '.join(differing)}); leave --preset out to go on with "
             "the checkpoint's own settings."
         )
+
+
+def check_same_pretext(begun: MethodConfig, asked: MethodConfig, checkpoint: str) -> None:
+    """Refuse to go on with the pretext task of a checkpoint as another one, whose weights it does not hold.
+
+    Raises:
+        ConfigError: the tasks differ.
+    """
+    had, wanted = (to_dict(config).get("pretext") for config in (begun, asked))
+    if had != wanted:
+        raise ConfigError(f"{checkpoint} was pretrained with pretext={had}, not {wanted}; leave out --set pretext.")
 
 
 def check_rate(source: str, trained: int, asked: int) -> None:

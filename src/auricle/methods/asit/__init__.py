@@ -14,8 +14,9 @@ from auricle.methods.asit.objective import ASiTObjective
 from auricle.methods.asit.official import import_state, recognises
 from auricle.methods.asit.presets import PRESETS
 from auricle.methods.asit.recipes import RECIPES
-from auricle.methods.base import Capability
+from auricle.methods.base import Capability, Objective
 from auricle.methods.spectrogram.encoder import build_frontend
+from auricle.methods.spectrogram.latent import LatentObjective
 
 CAPABILITIES: frozenset[Capability] = frozenset({"pretrain", "embed", "finetune"})
 CONFIG = ASiTConfig
@@ -28,9 +29,14 @@ def build_encoder(config: ASiTConfig) -> ASiTEncoder:
     return ASiTEncoder(config)
 
 
-def build_objective(config: ASiTConfig) -> ASiTObjective:
+def build_objective(config: ASiTConfig) -> Objective:
     """A student with fresh weights and its teacher, whose encoder is the objective's."""
-    return ASiTObjective(ASiTEncoder(config))
+    encoder = ASiTEncoder(config)
+    if config.pretext == "paper":
+        return ASiTObjective(encoder)
+    latent = LatentObjective(encoder, config.view_seconds)
+    encoder.drop_paths(config.drop_path)
+    return latent
 
 
 __all__ = [

@@ -10,16 +10,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+import torch
+
 from auricle.config import check_ranges
 from auricle.errors import ConfigError
-from auricle.methods.spectrogram.config import TransformerConfig
+from auricle.methods.spectrogram.config import LatentConfig, TransformerConfig
+from auricle.methods.spectrogram.encoder import build_frontend
 
 PositionLayout = Literal["learned", "swapped"]
 Drop = Literal["zeros", "noise", "time", "freq"]
 
 
 @dataclass(frozen=True)
-class ASiTConfig(TransformerConfig):
+class ASiTConfig(TransformerConfig, LatentConfig):
     """A transformer over patches, a student that sees damaged spectrograms, and a teacher that follows it.
 
     `position_layout=swapped` reads the table of positions with its axes exchanged and stretches it for every length,
@@ -45,15 +48,14 @@ class ASiTConfig(TransformerConfig):
         "official": {"channel": 0, "attend_padding": True, "reconstruct_over": "pixels"},
         "pretrainedsed": {"position_layout": "swapped", "heard_frames": 998},
     }
-    PRETEXT: ClassVar[frozenset[str]] = frozenset(
-        {
-            *("view_seconds", "roll", "drop", "drop_share", "alien_probability", "alien_share", "block_share", "align"),
-            *("clip_prototypes", "patch_prototypes", "projector_hidden", "projector_out"),
-            *("decoder_hidden", "decoder_out", "drop_path", "student_temperature", "teacher_temperature"),
-            *("final_teacher_temperature", "temperature_warmup", "centre_momentum", "momentum"),
-            *("reconstruction_weight", "reconstruct_over"),
-        }
-    )
+    PRETEXT: ClassVar[frozenset[str]] = LatentConfig.PRETEXT | {
+        *("view_seconds", "roll", "drop", "drop_share", "alien_probability", "alien_share", "block_share", "align"),
+        *("clip_prototypes", "patch_prototypes", "projector_hidden", "projector_out"),
+        *("decoder_hidden", "decoder_out", "drop_path", "student_temperature", "teacher_temperature"),
+        *("final_teacher_temperature", "temperature_warmup", "centre_momentum", "momentum"),
+        *("reconstruction_weight", "reconstruct_over"),
+    }
+    SHARED: ClassVar[frozenset[str]] = frozenset({"view_seconds", "drop_path"})
 
     window_frames: int = 592
     pooling: Literal["mean", "prefix"] = "prefix"
@@ -113,3 +115,16 @@ class ASiTConfig(TransformerConfig):
             )
         if self.heard_frames and self.position_layout == "learned":
             raise ConfigError("heard_frames has no effect without position_layout=swapped; set window_frames.")
+
+    def check_pretraining(self) -> None:
+        super().check_pretraining()
+        if self.position_layout == "swapped":
+            raise ConfigError("position_layout=swapped is for weights that were fine-tuned with it, not to pretrain.")
+        samples = torch.tensor([round(self.view_seconds * self.sample_rate)], device="cpu")
+        frames = int(build_frontend(self).num_frames(samples))
+        most = (self.grid[1] - 1) * self.stride_time + self.patch_time
+        if frames > most:
+            raise ConfigError(
+                f"a view of {self.view_seconds:g} s has {frames} frames, more than the {most} that window_frames="
+                f"{self.window_frames} has positions for; lower view_seconds or raise window_frames."
+            )

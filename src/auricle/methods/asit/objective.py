@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from auricle.data.batch import Batch, Stream
 from auricle.data.views import random_crop, random_roll
-from auricle.errors import ConfigError
 from auricle.methods.asit.config import ASiTConfig
 from auricle.methods.asit.corruption import Corrupted, corrupt
 from auricle.methods.asit.model import ASiTEncoder
@@ -110,19 +109,7 @@ class ASiTObjective(Objective):
     def __init__(self, encoder: ASiTEncoder) -> None:
         super().__init__()
         c = encoder.config
-        if c.stride != c.kernel:
-            raise ConfigError(
-                f"pretraining needs patches that do not overlap: stride {c.stride} must equal the patch {c.kernel}."
-            )
-        if c.position_layout == "swapped":
-            raise ConfigError("position_layout=swapped is for weights that were fine-tuned with it, not to pretrain.")
-        samples = torch.tensor([round(c.view_seconds * c.sample_rate)], device="cpu")
-        most = (c.grid[1] - 1) * c.stride_time + c.patch_time
-        if (frames := int(encoder.frontend.num_frames(samples))) > most:
-            raise ConfigError(
-                f"a view of {c.view_seconds:g} s has {frames} frames, more than the {most} that window_frames="
-                f"{c.window_frames} has positions for; lower view_seconds or raise window_frames."
-            )
+        c.check_pretraining()
         self.config = c
         self.whole_batch = c.reconstruct_over == "pixels"
         self.student = Student(encoder)

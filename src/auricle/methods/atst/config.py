@@ -13,8 +13,8 @@ from typing import Any, ClassVar, Literal
 
 from auricle.config import check_ranges
 from auricle.errors import ConfigError
-from auricle.methods.spectrogram.config import SpectrogramConfig
-from auricle.nn.patches import PositionInit, grid_size
+from auricle.methods.spectrogram.config import LatentConfig, SpectrogramConfig
+from auricle.nn.patches import PositionInit
 
 Chunking = Literal["whole", "downstream", "scene"]
 
@@ -105,11 +105,6 @@ class ATSTConfig(SpectrogramConfig):
             )
 
     @property
-    def grid(self) -> tuple[int, int]:
-        """(f, t) of the table of positions."""
-        return grid_size((self.mel_bins, self.window_frames), self.kernel, self.kernel)
-
-    @property
     def chunk(self) -> int:
         """Frames from the beginning of a chunk to the next."""
         frames = min(self.chunk_frames or self.window_frames, self.window_frames)
@@ -144,7 +139,7 @@ class ClipConfig(ATSTConfig):
 
 
 @dataclass(frozen=True)
-class FrameConfig(ATSTConfig):
+class FrameConfig(ATSTConfig, LatentConfig):
     """ATST-Frame: what a student makes of masked time steps is to be what the teacher makes of them unmasked.
 
     Spans of `mask_length` steps that begin at the share `mask_ratio / mask_length` of steps, and may overlap, are
@@ -158,9 +153,12 @@ class FrameConfig(ATSTConfig):
         "official": {"channel": 0, "chunking": "scene", "chunk_frames": 1001}
     }
 
-    PRETEXT: ClassVar[frozenset[str]] = ATSTConfig.PRETEXT | {
-        *("symmetric", "augment_teacher", "augment_student", "mask_ratio", "mask_length")
-    }
+    PRETEXT: ClassVar[frozenset[str]] = (
+        ATSTConfig.PRETEXT
+        | LatentConfig.PRETEXT
+        | {"symmetric", "augment_teacher", "augment_student", "mask_ratio", "mask_length"}
+    )
+    SHARED: ClassVar[frozenset[str]] = frozenset({"view_seconds"})
     OFFICIAL_LEAST: ClassVar[int] = 20
 
     symmetric: bool = True

@@ -13,7 +13,8 @@ from auricle.methods.atst.model import FrameEncoder, build_frontend, for_finetun
 from auricle.methods.atst.objective import FrameObjective
 from auricle.methods.atst.presets import FRAME_PRESETS as PRESETS
 from auricle.methods.atst.recipes import FRAME_RECIPES as RECIPES
-from auricle.methods.base import Capability, Imported
+from auricle.methods.base import Capability, Imported, Objective
+from auricle.methods.spectrogram.latent import LatentObjective
 
 CAPABILITIES: frozenset[Capability] = frozenset({"pretrain", "embed", "finetune"})
 CONFIG = FrameConfig
@@ -26,9 +27,10 @@ def build_encoder(config: FrameConfig) -> FrameEncoder:
     return FrameEncoder(config)
 
 
-def build_objective(config: FrameConfig) -> FrameObjective:
+def build_objective(config: FrameConfig) -> Objective:
     """A student with fresh weights and its teacher, whose encoder is the objective's."""
-    return FrameObjective(FrameEncoder(config))
+    encoder = FrameEncoder(config)
+    return LatentObjective(encoder, config.view_seconds) if config.pretext == "latent" else FrameObjective(encoder)
 
 
 def recognises(keys: Mapping[str, Any]) -> bool:

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from auricle.audio.mel import DecibelMel
 from auricle.methods.atst.chunks import Chunks
 from auricle.methods.atst.config import ATSTConfig, ClipConfig, FrameConfig
-from auricle.methods.base import Encoded, SpectrogramEncoder
+from auricle.methods.base import Encoded
+from auricle.methods.spectrogram.tokens import TokenEncoder, Tokens
 from auricle.nn.patches import patchify, reset_positions
-from auricle.nn.transformer import Block, reset_linears
+from auricle.nn.transformer import Block, reset_linears, run_blocks
 
 
 def build_frontend(config: ATSTConfig) -> DecibelMel:
@@ -34,7 +35,7 @@ def build_frontend(config: ATSTConfig) -> DecibelMel:
     )
 
 
-class ATSTEncoder(SpectrogramEncoder):
+class ATSTEncoder(TokenEncoder):
     """A transformer over patches of a clip of any length, chunk by chunk.
 
     `Encoded.layers` are all after the final norm, as the official probes and fine-tunings read them.
@@ -71,6 +72,10 @@ class ATSTEncoder(SpectrogramEncoder):
         self.window_samples = max(1, round(config.window_seconds * self.frame_rate)) * step
         self.window_samples = max(self.window_samples, -(-self.min_samples // step) * step)
         self.window_hop = self.window_samples
+
+    @property
+    def prefix(self) -> int:
+        return self.PREFIX
 
     @property
     def summary_dim(self) -> int:
@@ -114,29 +119,30 @@ class ATSTEncoder(SpectrogramEncoder):
         return self.embed_patches(covered), torch.arange(steps, device=own.device) < own[:, None]
 
     def with_positions(self, tokens: Tensor) -> Tensor:
-        """Patch embeddings [B, N, D] with positions and what goes first: [B, P + N, D].
-
-        A shorter input has the first columns of the table.
-        """
+        """Patch embeddings [B, N, D] with positions; a shorter input has the first columns of the table."""
         rows, columns = self.config.grid
         table = self.positions[:, 1:].unflatten(1, (rows, columns))
         return tokens + table[:, :, : tokens.shape[1] // rows].flatten(1, 2)
+
+    def placed(self, features: Tensor, frames: Tensor) -> Tokens:
+        embeddings, valid = self.embed_view(features, frames)
+        return Tokens(self.with_positions(embeddings), (self.config.grid[0], valid.shape[1]), valid)
+
+    def with_prefix(self, placed: Tensor) -> Tensor:
+        """What goes first, and patch tokens [B, M, D] that have their positions: [B, P + M, D]."""
+        return placed
+
+    def encode(self, placed: Tensor, valid: Tensor | None = None) -> list[Tensor]:
+        outputs = run_blocks(self.blocks, self.with_prefix(placed), valid)
+        return [*outputs, self.norm(outputs[-1])]
 
     def blocks_of(self, tokens: Tensor, valid: Tensor) -> list[Tensor]:
         """Every block's output [B, P + N, D] for patch embeddings, of which the columns `valid` [B, t] are attended to.
 
         No clip may be without a valid column.
         """
-        x = self.with_positions(tokens)
-        keep = None
-        if not bool(valid.all()):
-            keep = nn.functional.pad(valid.repeat(1, self.config.grid[0]), (self.PREFIX, 0), value=True)
-            keep = keep[:, None, None, :]
-        outputs = []
-        for block in self.blocks:
-            x = block(x, keep)
-            outputs.append(x)
-        return outputs
+        x = self.with_prefix(self.with_positions(tokens))
+        return run_blocks(self.blocks, x, valid.repeat(1, self.config.grid[0]))
 
     def forward_features(self, features: Tensor, frames: Tensor) -> Encoded:
         """features [B, T, F] of `features()`, frames [B]; any length."""
@@ -188,9 +194,9 @@ class ClipEncoder(ATSTEncoder):
         self.cls_token = nn.Parameter(torch.zeros(1, 1, config.width))
         nn.init.trunc_normal_(self.cls_token, std=0.02)
 
-    def with_positions(self, tokens: Tensor) -> Tensor:
+    def with_prefix(self, placed: Tensor) -> Tensor:
         first = self.cls_token + self.positions[:, :1]
-        return torch.cat([first.expand(len(tokens), -1, -1), super().with_positions(tokens)], dim=1)
+        return torch.cat([first.expand(len(placed), -1, -1), placed], dim=1)
 
 
 class FrameEncoder(ATSTEncoder):

@@ -74,6 +74,64 @@ class SpectrogramConfig:
     def kernel(self) -> tuple[int, int]:
         return self.patch_freq, self.patch_time
 
+    @property
+    def grid(self) -> tuple[int, int]:
+        """(f, t) of a clip of `window_frames`."""
+        return grid_size((self.mel_bins, self.window_frames), self.kernel, self.kernel)
+
+    def check_pretraining(self) -> None:
+        """Raises ConfigError for settings of a network that is not made to be pretrained."""
+
+
+@dataclass(frozen=True)
+class LatentConfig(SpectrogramConfig):
+    """A network with a choice of pretext tasks: its paper's, or masked latent prediction (`latent.py`).
+
+    Of each clip, `latent_clones` masks keep the share `latent_keep` of the tokens, in blocks of `latent_block` x
+    `latent_block`; the student encodes nothing else. It predicts the mean of the teacher's last `latent_layers` layers
+    (0: of all) by a decoder of `latent_decoder_depth` layers, and with weight `latent_utterance` what the teacher makes
+    of the clip. The teacher's momentum goes from `latent_momentum` to 1.
+    """
+
+    # Settings of the paper's own task that masked latent prediction reads, too.
+    SHARED: ClassVar[frozenset[str]] = frozenset()
+    LATENT: ClassVar[frozenset[str]] = frozenset(
+        {
+            *("latent_clones", "latent_keep", "latent_block", "latent_layers", "latent_decoder_depth"),
+            *("latent_utterance", "latent_momentum"),
+        }
+    )
+    PRETEXT: ClassVar[frozenset[str]] = LATENT | {"pretext"}
+
+    pretext: Literal["paper", "latent"] = "paper"
+    latent_clones: int = 16
+    latent_keep: float = 0.2
+    latent_block: int = 5
+    latent_layers: int = 0
+    latent_decoder_depth: int = 6
+    latent_utterance: float = 1.0
+    latent_momentum: float = 0.9998
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_ranges(
+            self,
+            positive=("latent_clones", "latent_keep", "latent_block", "latent_decoder_depth"),
+            not_negative=("latent_layers", "latent_utterance"),
+            shares=("latent_keep", "latent_momentum"),
+        )
+        if self.latent_keep == 1:
+            raise ConfigError("latent_keep must be below 1, or nothing is left to predict.")
+        if self.latent_layers > self.depth:
+            raise ConfigError(f"latent_layers is {self.latent_layers}, but there are {self.depth} layers.")
+
+    @property
+    def idle(self) -> frozenset[str]:
+        """Settings of the pretext task that was not chosen."""
+        if self.pretext == "paper":
+            return self.LATENT
+        return self.PRETEXT - self.LATENT - self.SHARED - {"pretext"}
+
 
 @dataclass(frozen=True)
 class PatchConfig(SpectrogramConfig):
@@ -111,6 +169,14 @@ class PatchConfig(SpectrogramConfig):
             columns = 1 + math.ceil((self.window_frames - self.patch_time) / self.stride_time)
         return rows, columns
 
+    def check_pretraining(self) -> None:
+        super().check_pretraining()
+        if self.stride != self.kernel:
+            raise ConfigError(
+                f"pretraining needs patches that do not overlap: stride {self.stride} must equal the patch "
+                f"{self.kernel}."
+            )
+
     def for_finetuning(self: C, frames: int) -> C:
         """The same network with the denser strides of fine-tuning and a table of positions for `frames`."""
         return dataclasses.replace(
@@ -136,7 +202,7 @@ class TransformerConfig(PatchConfig):
 
 
 @dataclass(frozen=True)
-class MaskedPatchConfig(PatchConfig):
+class MaskedPatchConfig(PatchConfig, LatentConfig):
     """A network over patches and SSAST's pretext task: masked patches are told apart and reconstructed.
 
     `mask_count` tokens of a whole window are masked if it is above 0, the same share of a shorter clip; otherwise the
@@ -149,9 +215,9 @@ class MaskedPatchConfig(PatchConfig):
     COMPAT: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "official": {"channel": 0, "attend_padding": True, "mask_sampler": "official", "passes": 2}
     }
-    PRETEXT: ClassVar[frozenset[str]] = frozenset(
-        {"task", "mask_count", "mask_ratio", "mask_sampler", "passes", "generative_weight", "softmax_over"}
-    )
+    PRETEXT: ClassVar[frozenset[str]] = LatentConfig.PRETEXT | {
+        *("task", "mask_count", "mask_ratio", "mask_sampler", "passes", "generative_weight", "softmax_over")
+    }
 
     task: Literal["joint", "discriminative", "generative"] = "joint"
     mask_count: int = 0

@@ -6,33 +6,21 @@ Token order is frequency-major: token = row * t + column.
 
 from __future__ import annotations
 
+import dataclasses
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from auricle.audio.frontends import KaldiFbank
-from auricle.methods.base import Encoded, SpectrogramEncoder
+from auricle.methods.base import Encoded
 from auricle.methods.spectrogram.config import PatchConfig
+from auricle.methods.spectrogram.tokens import TokenEncoder, Tokens
 from auricle.nn.patches import columns_for, grid_size, patchify, reset_positions, resize_positions
 
 E = TypeVar("E", bound="PatchEncoder")
-
-
-@dataclass(frozen=True)
-class Tokens:
-    """Patch embeddings [B, N, D] without positions, their grid, and the columns [B, t] that are attended to."""
-
-    embeddings: Tensor
-    grid: tuple[int, int]
-    valid: Tensor
-
-    def token_valid(self) -> Tensor:
-        """[B, N]: the columns' validity for every row."""
-        return self.valid.repeat(1, self.grid[0])
 
 
 def build_frontend(config: PatchConfig) -> KaldiFbank:
@@ -40,14 +28,14 @@ def build_frontend(config: PatchConfig) -> KaldiFbank:
     return KaldiFbank(config.sample_rate, config.mel_bins)
 
 
-class PatchEncoder(SpectrogramEncoder):
+class PatchEncoder(TokenEncoder):
     """Log-mel patches with positions through the layers of a subclass.
 
     A clip shorter than one window of 25 ms is zero-padded to one. Clips up to `window_frames` use the first columns of
     the table of positions; longer ones, in `forward`, a table that is stretched in time for that clip. `embed` of a
     loaded model cuts long audio into windows instead.
 
-    A subclass calls `__init__`, makes its layers, sets `num_layers`, and writes `transform`.
+    A subclass calls `__init__`, makes its layers, sets `num_layers`, and writes `layers_of`.
 
     Attributes:
         PREFIX_TOKENS: names of the learned tokens [1, 1, D] that stand before the patches, in their order.
@@ -90,11 +78,18 @@ class PatchEncoder(SpectrogramEncoder):
         reset_positions(self.positions, self.config.grid, self.config.position_init)
 
     @abstractmethod
-    def transform(self, tokens: Tokens) -> list[Tensor]:
-        """Every layer's output [B, P + N, D], and after them the final norm's.
+    def layers_of(self, x: Tensor, valid: Tensor | None) -> list[Tensor]:
+        """Every layer's output for prefix and patch tokens [B, P + M, D], and after them the final norm's.
 
-        What a clip's valid tokens become must not depend on the others, unless `attend_padding` is set.
+        What the patches `valid` [B, M] of a clip become must not depend on the others; None: all are valid.
         """
+
+    def encode(self, placed: Tensor, valid: Tensor | None = None) -> list[Tensor]:
+        return self.layers_of(self.with_prefix(placed), valid)
+
+    def transform(self, tokens: Tokens) -> list[Tensor]:
+        """Every layer's output [B, P + N, D] for all tokens, and after them the final norm's."""
+        return self.encode(self.with_positions(tokens), tokens.token_valid())
 
     @property
     def pad_value(self) -> float:
@@ -173,21 +168,25 @@ class PatchEncoder(SpectrogramEncoder):
             per_clip.append(nn.functional.pad(own, (0, 0, 0, grid[1] - own.shape[2])).flatten(1, 2))
         return torch.cat(per_clip)
 
-    def with_prefix(self, tokens: Tokens) -> Tensor:
-        """The prefix tokens and the patches, plus positions: [B, P + N, D]."""
-        x = tokens.embeddings + self.positions_for(tokens.grid, tokens.valid)
+    def with_positions(self, tokens: Tokens) -> Tensor:
+        """The patches plus positions: [B, N, D]."""
+        return tokens.embeddings + self.positions_for(tokens.grid, tokens.valid)
+
+    def placed(self, features: Tensor, frames: Tensor) -> Tokens:
+        tokens, _ = self.embed_patches(features, frames)
+        return dataclasses.replace(tokens, embeddings=self.with_positions(tokens))
+
+    def with_prefix(self, placed: Tensor) -> Tensor:
+        """The prefix tokens with their positions, and patch tokens [B, M, D] that have theirs: [B, P + M, D]."""
         if not self.prefix:
-            return x
+            return placed
         prefix = torch.cat([self.get_parameter(name) for name in self.PREFIX_TOKENS], dim=1)
         prefix = prefix + self.positions[:, : self.prefix]
-        return torch.cat([prefix.expand(x.shape[0], -1, -1), x], dim=1)
+        return torch.cat([prefix.expand(len(placed), -1, -1), placed], dim=1)
 
-    def pool(self, normed: Tensor, tokens: Tokens) -> Tensor:
-        """[B, D]: the mean over a clip's own patch tokens, or over the prefix tokens."""
-        if self.config.pooling == "prefix":
-            return normed[:, : self.prefix].mean(1)
-        weight = tokens.token_valid().unsqueeze(-1).to(normed.dtype)
-        return (normed[:, self.prefix :] * weight).sum(1) / weight.sum(1)
+    def pool(self, normed: Tensor, valid: Tensor) -> Tensor:
+        """[B, D]: the mean over a clip's own patch tokens, `valid` [B, M], or over the prefix tokens."""
+        return normed[:, : self.prefix].mean(1) if self.config.pooling == "prefix" else super().pool(normed, valid)
 
     def forward_features(self, features: Tensor, frames: Tensor) -> Encoded:
         """features [B, T, F] of `features()`, frames [B]."""
@@ -202,7 +201,7 @@ class PatchEncoder(SpectrogramEncoder):
             grid=tokens.grid,
             times=self.times(tokens.grid[1], features.device),
             valid=torch.arange(tokens.grid[1], device=features.device) < real[:, None],
-            pooled=self.pool(normed, tokens),
+            pooled=self.pool(normed, tokens.token_valid()),
         )
 
     def times(self, columns: int, device: torch.device | None = None) -> Tensor:

@@ -18,19 +18,13 @@ from auricle.data.randomness import Draw
 from auricle.errors import ConfigError
 from auricle.methods.base import Objective, Reconstruction
 from auricle.methods.spectrogram.config import MaskedPatchConfig
-from auricle.methods.spectrogram.encoder import PatchEncoder, Tokens
+from auricle.methods.spectrogram.encoder import PatchEncoder
+from auricle.methods.spectrogram.masks import Mask, choose, gather
+from auricle.methods.spectrogram.tokens import Tokens
 from auricle.nn import masking
 from auricle.nn.heads import Predictor
 from auricle.nn.losses import info_nce, masked_mse
 from auricle.nn.patches import patchify, unpatchify
-
-
-@dataclass(frozen=True)
-class Mask:
-    """Masked tokens of a batch: `ids` [B, M], `valid` [B, M] (False where a clip has fewer than the most)."""
-
-    ids: Tensor
-    valid: Tensor
 
 
 @dataclass(frozen=True)
@@ -60,10 +54,7 @@ class MaskedPatchObjective(Objective):
             raise TypeError(f"the settings of the encoder say nothing about masks: {type(c).__name__}")
         self.encoder, self.config = encoder, c
         tokens = c.grid[0] * c.grid[1]
-        if c.stride != c.kernel:
-            raise ConfigError(
-                f"pretraining needs patches that do not overlap: stride {c.stride} must equal the patch {c.kernel}."
-            )
+        c.check_pretraining()
         if c.mask_count >= tokens - 1:
             raise ConfigError(
                 f"mask_count is {c.mask_count}, but a clip of {c.window_frames} frames has only {tokens} tokens; "
@@ -125,19 +116,7 @@ class MaskedPatchObjective(Objective):
 
     def draw_mask(self, tokens: Tokens, draw: Draw, stream: str) -> Mask:
         """A mask for each clip, drawn from its valid tokens only, as a function of the clip's own key."""
-        rows, columns = tokens.grid
-        ids = []
-        for row, own in enumerate(tokens.valid.sum(1).tolist()):
-            # On the clip's own grid: on that of the batch, what is drawn would depend on the longest clip in it.
-            chosen = self._sample((rows, own), draw.rng(stream, row))
-            ids.append(chosen // own * columns + chosen % own)
-        most = max(len(i) for i in ids)
-        padded = np.zeros((len(ids), most), dtype=np.int64)
-        real = np.zeros((len(ids), most), dtype=bool)
-        for row, chosen in enumerate(ids):
-            padded[row, : len(chosen)], real[row, : len(chosen)] = chosen, True
-        device = tokens.embeddings.device
-        return Mask(torch.from_numpy(padded).to(device), torch.from_numpy(real).to(device))
+        return choose(tokens, lambda row, grid: [self._sample(grid, draw.rng(stream, row))])
 
     def _sample(self, grid: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
         c = self.config
@@ -178,11 +157,6 @@ class MaskedPatchObjective(Objective):
         scale, offset = 2 * c.norm_std, c.norm_mean
         original, rebuilt = (unpatchify(x, tokens.grid, c.kernel) * scale + offset for x in (patches, filled))
         return Reconstruction(original, unpatchify(hidden, tokens.grid, c.kernel).bool(), rebuilt, frames)
-
-
-def gather(x: Tensor, ids: Tensor) -> Tensor:
-    """x [B, N, D] at ids [B, M]: [B, M, D]."""
-    return x.gather(1, ids.unsqueeze(-1).expand(-1, -1, x.shape[-1]))
 
 
 def _starts(rng: np.random.Generator, tokens: int) -> Iterator[int]:

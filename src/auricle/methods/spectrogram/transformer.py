@@ -8,8 +8,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from auricle.methods.spectrogram.config import TransformerConfig
-from auricle.methods.spectrogram.encoder import PatchEncoder, Tokens
-from auricle.nn.transformer import Block, reset_linears
+from auricle.methods.spectrogram.encoder import PatchEncoder
+from auricle.nn.transformer import Block, reset_linears, run_blocks
 
 
 class TransformerEncoder(PatchEncoder):
@@ -29,15 +29,7 @@ class TransformerEncoder(PatchEncoder):
         reset_linears(self.blocks, self.config.init_std)
         self.reset_positions()
 
-    def transform(self, tokens: Tokens) -> list[Tensor]:
-        """Every block's output [B, P + N, D], and after them the final norm's; nothing attends to padding."""
-        x = self.with_prefix(tokens)
-        keep = None
-        if not bool(tokens.valid.all()):
-            keep = nn.functional.pad(tokens.token_valid(), (self.prefix, 0), value=True)[:, None, None, :]
-        outputs = []
-        for block in self.blocks:
-            x = block(x, keep)
-            outputs.append(x)
-        outputs.append(self.norm(x))
-        return outputs
+    def layers_of(self, x: Tensor, valid: Tensor | None) -> list[Tensor]:
+        """Every block's output [B, P + M, D], and after them the final norm's; nothing attends to padding."""
+        outputs = run_blocks(self.blocks, x, valid)
+        return [*outputs, self.norm(outputs[-1])]

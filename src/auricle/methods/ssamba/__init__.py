@@ -7,8 +7,9 @@ fine-tunings), official.py (published checkpoints). Official code: SiavashShams/
 
 from __future__ import annotations
 
-from auricle.methods.base import Capability
+from auricle.methods.base import Capability, Objective
 from auricle.methods.spectrogram.encoder import adapt_encoder, build_frontend, for_finetuning
+from auricle.methods.spectrogram.latent import LatentObjective
 from auricle.methods.spectrogram.masked import MaskedPatchObjective
 from auricle.methods.ssamba.config import PRESETS, SSAMBAConfig
 from auricle.methods.ssamba.model import SSAMBAEncoder
@@ -26,9 +27,10 @@ def build_encoder(config: SSAMBAConfig) -> SSAMBAEncoder:
     return SSAMBAEncoder(config)
 
 
-def build_objective(config: SSAMBAConfig) -> MaskedPatchObjective:
+def build_objective(config: SSAMBAConfig) -> Objective:
     """The pretext task around an encoder with fresh weights."""
-    return MaskedPatchObjective(SSAMBAEncoder(config))
+    encoder = SSAMBAEncoder(config)
+    return LatentObjective(encoder) if config.pretext == "latent" else MaskedPatchObjective(encoder)
 
 
 __all__ = [

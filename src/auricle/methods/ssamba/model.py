@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from auricle.methods.spectrogram.encoder import PatchEncoder, Tokens
+from auricle.methods.spectrogram.encoder import PatchEncoder
 from auricle.methods.ssamba.config import SSAMBAConfig
 from auricle.nn.mamba import Mamba
 
@@ -119,25 +119,26 @@ class SSAMBAEncoder(PatchEncoder):
                 weight /= math.sqrt(self.config.depth)
         self.reset_positions()
 
-    def transform(self, tokens: Tokens) -> list[Tensor]:
-        """The residual sum after each pair [B, P + N, D], and after them the final norm's."""
-        x, order = self.with_prefix(tokens), self.order(tokens)
-        lengths = None if bool(tokens.valid.all()) else tokens.token_valid().sum(1) + self.prefix
+    def layers_of(self, x: Tensor, valid: Tensor | None) -> list[Tensor]:
+        """The residual sum after each pair [B, P + M, D], and after them the final norm's."""
+        if valid is None:
+            valid = x.new_ones(len(x), x.shape[1] - self.prefix, dtype=torch.bool)
+        order = self.order(valid)
+        lengths = None if bool(valid.all()) else valid.sum(1) + self.prefix
         stages = list(self.stages(x if order is None else take(x, order), lengths))
         last = self.last_sum(stages[-1])
         outputs = [stage.carried for stage in stages[1:]] + [last, self.final(last)[-1]]
         back = None if order is None else order.argsort(1)
         return outputs if back is None else [take(output, back) for output in outputs]
 
-    def order(self, tokens: Tokens) -> Tensor | None:
+    def order(self, valid: Tensor) -> Tensor | None:
         """Which token comes at each place of the scans [B, L]; None where they stand in that order already.
 
-        The valid tokens come first, and the class token before them or in the middle of them.
+        Of the patches, those that are `valid` [B, M] come first; the class token stands before or amid them.
         """
         middle = self.config.cls_position == "middle"
-        if not middle and bool(tokens.valid.all()):
+        if not middle and bool(valid.all()):
             return None
-        valid = tokens.token_valid()
         count = valid.sum(1, keepdim=True)
         rank = torch.where(valid, valid.cumsum(1) - 1, valid.shape[1]).float()
         own = (count // 2).float() - 0.5 if middle else torch.full_like(rank[:, :1], -1.0)

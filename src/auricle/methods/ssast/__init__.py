@@ -8,8 +8,9 @@ an option (`softmax_over`), because the published weights were made by the code.
 
 from __future__ import annotations
 
-from auricle.methods.base import Capability
+from auricle.methods.base import Capability, Objective
 from auricle.methods.spectrogram.encoder import adapt_encoder, build_frontend, for_finetuning
+from auricle.methods.spectrogram.latent import LatentObjective
 from auricle.methods.spectrogram.masked import MaskedPatchObjective
 from auricle.methods.ssast.config import PRESETS, SSASTConfig
 from auricle.methods.ssast.model import SSASTEncoder
@@ -27,9 +28,10 @@ def build_encoder(config: SSASTConfig) -> SSASTEncoder:
     return SSASTEncoder(config)
 
 
-def build_objective(config: SSASTConfig) -> MaskedPatchObjective:
+def build_objective(config: SSASTConfig) -> Objective:
     """The pretext task around an encoder with fresh weights."""
-    return MaskedPatchObjective(SSASTEncoder(config))
+    encoder = SSASTEncoder(config)
+    return LatentObjective(encoder) if config.pretext == "latent" else MaskedPatchObjective(encoder)
 
 
 __all__ = [

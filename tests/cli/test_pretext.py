@@ -1,0 +1,70 @@
+"""Another pretext task than the paper's, from the command line: every later command takes its run as any other."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+Cli = Callable[..., Any]
+LATENT = ("--set", "pretext=latent", "--set", "latent_clones=2")
+
+
+@pytest.fixture(scope="module")
+def latent(tones: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from auricle.cli import main
+
+    run = tmp_path_factory.mktemp("latent") / "run"
+    assert main(["pretrain", "asit", str(tones), "--preset", "test", "--steps", "8", *LATENT, "--out", str(run)]) == 0
+    return run
+
+
+def test_a_run_is_logged_drawn_probed_embedded_and_fine_tuned(
+    latent: Path, tones: Path, tmp_path: Path, cli: Cli
+) -> None:
+    rows = [json.loads(line) for line in (latent / "metrics.jsonl").read_text().splitlines()]
+    assert {"tokens", "utterance", "spread_student", "spread_teacher"} <= set(rows[0])
+    assert any("effective_rank" in row for row in rows)
+    page = (latent / "report.html").read_text()
+    assert "reconstructed" not in page
+    assert "latent_clones" in page
+    assert cli("probe", latent, tones, "--json", tmp_path / "probe.json").code == 0
+    assert cli("embed", latent, tones, "--out", tmp_path / "vectors.npz").code == 0
+    with np.load(tmp_path / "vectors.npz") as vectors:
+        assert vectors["embeddings"].shape[1] == 48
+    done = cli("finetune", latent, tones, "--steps", 2, "--out", tmp_path / "tuned")
+    assert done.code == 0, done.err
+
+
+@pytest.mark.parametrize(
+    ("command", "settings", "message"),
+    [
+        ("pretrain", ("pretext=latent", "drop_share=0.5"), "drop_share has no effect under pretext=latent"),
+        ("pretrain", ("latent_clones=4",), "latent_clones has no effect under pretext=paper"),
+        ("pretrain", ("pretext=ours",), "pretext must be paper or latent, got 'ours'"),
+        ("finetune", ("latent_keep=0.5",), "fine-tuning does not use latent_keep"),
+    ],
+)
+def test_settings_without_effect_are_refused(
+    command: str, settings: tuple[str, ...], message: str, latent: Path, tones: Path, tmp_path: Path, cli: Cli
+) -> None:
+    given = ["pretrain", "asit", tones, "--preset", "test"] if command == "pretrain" else ["finetune", latent, tones]
+    done = cli(*given, "--out", tmp_path / "run", *(part for setting in settings for part in ("--set", setting)))
+    assert done.code == 2
+    assert message in done.err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_checkpoint_goes_on_with_its_own_pretext_task_only(
+    latent: Path, tones: Path, tmp_path: Path, cli: Cli
+) -> None:
+    command = ("pretrain", "asit", tones, "--init", latent, "--steps", 2, "--out")
+    assert cli(*command, tmp_path / "more").code == 0
+    assert "pretext: latent" in (tmp_path / "more" / "config.yaml").read_text()
+    done = cli(*command, tmp_path / "other", "--set", "pretext=paper")
+    assert done.code == 2
+    assert "was pretrained with pretext=latent, not paper" in done.err
