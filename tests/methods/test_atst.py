@@ -295,7 +295,7 @@ def test_the_published_sizes_are_those_of_the_files(name: str) -> None:
 
 def test_networks_begin_with_the_weights_and_positions_that_are_asked_for() -> None:
     network = encoder(ClipConfig, init_std=0.06, position_init="sincos")
-    assert float(network.blocks[0].mlp.fc1.weight.std()) == pytest.approx(0.06, rel=0.05)
+    assert float(network.blocks[0].mlp.fc1.weight.detach().std()) == pytest.approx(0.06, rel=0.05)
     waves = 0.3 * sincos_positions(network.config.grid, network.config.width)
     torch.testing.assert_close(network.positions[:, 1:].detach(), waves)
     # The class token's is not among them.
