@@ -4,8 +4,8 @@
 
 One thread on one core, which the process keeps to; all contestants take turns on the same numbers (one row, the width
 of SSAMBA-tiny), and a ratio is the median over turns with the least and the greatest. CPU time of the process is
-counted, so that what else the machine does disturbs little. With --write, the tables go into docs/kernels.md. About two
-minutes.
+counted, so that what else the machine does disturbs little. With --write, the tables go into docs/kernels.md. llama.cpp
+takes part if ggml-python is installed (benchmarks/requirements-speed.txt). About two minutes.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -119,6 +121,35 @@ def against_others(lengths: tuple[int, ...], repeats: int) -> list[list[object]]
             for name, taken in found.items():
                 ratio = "" if name == "native" else spread(taken.over(found["native"]), 1)
                 rows.append([length, kind, name, f"{1000 * taken.median:.2f}", ratio])
+    return rows
+
+
+def against_ggml(lengths: tuple[int, ...], repeats: int) -> list[list[object]]:
+    """Forward only, without D and z, which llama.cpp computes apart from its scan."""
+    if not find_spec("ggml"):
+        return []
+    from ggml_scan import ggml_scan
+
+    rows: list[list[object]] = []
+    for length in lengths:
+        u, delta, A, B, C, *_ = numbers(length)
+        run, found = ggml_scan(u, delta, A, B, C)
+        many = max(1, 40960 // length)
+
+        def native_scan(*given: Tensor, many: int = many) -> None:
+            for _ in range(many):
+                selective_scan(*given, delta_softplus=True)
+
+        turns = {"native": partial(native_scan, u, delta, A, B, C), "ggml": run}
+        with torch.no_grad():
+            times = interleaved(turns, repeats, time.process_time)
+            torch.testing.assert_close(
+                found, selective_scan(u, delta, A, B, C, delta_softplus=True), rtol=1e-4, atol=1e-4
+            )
+        native_times = Times(tuple(s / many for s in times["native"].seconds))
+        rows.append([length, "forward, no D or z", "native", f"{1000 * native_times.median:.2f}", ""])
+        ratio = spread(times["ggml"].over(native_times), 1)
+        rows.append([length, "forward, no D or z", "ggml", f"{1000 * times['ggml'].median:.2f}", ratio])
     return rows
 
 
@@ -229,8 +260,11 @@ def tables(options: argparse.Namespace) -> str:
         f"{STATES} states (SSAMBA-tiny), float32, softplus, D and z. Other jobs on the machine share its caches only.",
         "### Beside a loop and plain torch",
         "The loop follows the official reference operation by operation. Plain torch is what a machine without a "
-        "compiler uses.",
-        table(["steps", "work", "scan", "ms", "time / native"], against_others(lengths, repeats)),
+        "compiler uses. ggml is the library of llama.cpp, as the package ggml-python builds it.",
+        table(
+            ["steps", "work", "scan", "ms", "time / native"],
+            [*against_others(lengths, repeats), *against_ggml(lengths, repeats)],
+        ),
         "### Beside what the machine could do",
         f"At {lengths[0]} steps. The limit is the greater of two times: that of the exponentials (one decay for each "
         "channel, state and step, and three more for each channel and step: softplus, its logarithm and SiLU; twice, "

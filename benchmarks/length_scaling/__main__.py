@@ -16,21 +16,18 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from benchmarks.length_scaling.contestants import CONTESTANTS, SSAMBA, SSAST, STORED, contestant
 from benchmarks.length_scaling.measure import measure_point, measured
 from benchmarks.length_scaling.page import write_page
-from benchmarks.length_scaling.scans import scan
 from benchmarks.length_scaling.series import Point, Series, missing, predict, too_much
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 # Among the powers of two, the paper's 22 thousand.
 TINY = (512, 1024, 2048, 4096, 8192, 16384, 22528, 32768, 65536)
 BASE = (512, 1024, 2048, 4096, 8192)
-SCANS = (2048, 8192)
 
 
 def plan(quick: bool) -> list[tuple[Series, tuple[int, ...]]]:
@@ -107,14 +104,9 @@ def main() -> int:
         parser.error("--quick measures networks that nobody uses; leave out --page")
     options.out.mkdir(parents=True, exist_ok=True)
     complete = compute(plan(options.quick), options.out, options.minutes, options.threads)
-    scans = options.out / "scans.json"
-    if not scans.exists():
-        torch.set_num_threads(options.threads)
-        steps = (16, 32) if options.quick else SCANS
-        scans.write_text(json.dumps([asdict(scan(n)) for n in steps]) + "\n", encoding="utf-8")
     folder = REPOSITORY / "docs" if options.page else options.out
     points = read_points(options.out / "points.jsonl")
-    written = write_page(points, json.loads(scans.read_text()), folder, options.threads)
+    written = write_page(points, folder, options.threads)
     print(f"written: {written}" + ("" if complete else "; the minutes are over, the same command goes on"))
     return 0
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from benchmarks.length_scaling.contestants import LOOPED, SSAMBA, SSAST, STORED
@@ -22,18 +21,18 @@ PAPER_TOKENS, LOOP_TOKENS = 22528, 2048
 PAPER = {"seconds": 92.7, "mb": 95.4}
 
 
-def write_page(points: Sequence[Point], scans: Sequence[Mapping[str, Any]], folder: Path, threads: int) -> Path:
+def write_page(points: Sequence[Point], folder: Path, threads: int) -> Path:
     """The page and, beside it or in its images, the picture."""
     images = folder / "images" if (folder / "images").is_dir() else folder
     name = "length_scaling" + ("_gpu" if torch.cuda.is_available() else "")
     picture = images / f"{name}.png"
     picture.write_bytes(png(curves(points)))
     page = folder / f"{name}.md"
-    page.write_text(text(points, scans, threads, picture.relative_to(folder).as_posix()), encoding="utf-8")
+    page.write_text(text(points, threads, picture.relative_to(folder).as_posix()), encoding="utf-8")
     return page
 
 
-def text(points: Sequence[Point], scans: Sequence[Mapping[str, Any]], threads: int, picture: str) -> str:
+def text(points: Sequence[Point], threads: int, picture: str) -> str:
     """The page."""
     where = torch.cuda.get_device_name() if torch.cuda.is_available() else machine(threads)
     parts = [
@@ -46,12 +45,11 @@ def text(points: Sequence[Point], scans: Sequence[Mapping[str, Any]], threads: i
         "so they follow from the two lengths before them by a power law whose exponent lies between 1 and 2.",
         f"![Seconds and memory by tokens, double logarithmic]({picture})",
         *summary(points),
+        "The scan by itself, beside a loop, llama.cpp and what the machine could do: [kernels](kernels.md#measured).",
     ]
     for (size, batch, training), found in grouped(points).items():
         work = "Training step" if training else "Inference"
         parts += [f"## {work}, {size}, batch {batch}", lengths(found)]
-    if scans:
-        parts += ["## The scan by itself", *scan_part(scans)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -144,29 +142,6 @@ def claim(ours: Sequence[Point], theirs: Sequence[Point], other: str, work: str,
     return [
         f"  At {PAPER_TOKENS:,} tokens it takes {shares['seconds']:.1f} % less time and {shares['mb']:.1f} % less "
         f"memory{', part of that predicted' if predicted else ''}{paper}."
-    ]
-
-
-def scan_part(scans: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The kernel against a loop and against what the machine needs at least."""
-    rows = [
-        [
-            f"{s['steps']:,}",
-            f"{1000 * s['ours']:.2f} ms",
-            f"{s['loop'] / s['ours']:.0f}",
-            f"{1000 * s['ours_both']:.2f} ms",
-            f"{s['loop_both'] / s['ours_both']:.0f}",
-            f"{s['ours'] / s['least']:.1f}",
-        ]
-        for s in scans
-    ]
-    header = ["steps", "forward", "loop / ours", "forward and backward", "loop / ours", "ours / least"]
-    return [
-        "384 channels of 16 states, batch 1: one direction of SSAMBA-tiny. The loop computes operation by operation as "
-        "the official CPU function does. The least is what the forward scan's exponentials (19 for each channel and "
-        "step) or its bytes take at the rates that torch's own exponential and copy reach here, whichever is more; "
-        "below 1 the kernel's exponential is quicker than torch's.",
-        table(header, rows),
     ]
 
 

@@ -39,10 +39,13 @@ def selective_scan(
     inputs, outputs = per_channel(B, u).to(dtype), per_channel(C, u).to(dtype)
     state = x.new_zeros(*u.shape[:2], A.shape[1]) if initial_state is None else initial_state.to(dtype)
     columns: dict[int, Tensor] = {}
+    # Taken apart at once: the gradient of an index is as large as the whole, and the way back would be quadratic.
+    sizes, values = d.unsqueeze(3).unbind(2), x.unsqueeze(3).unbind(2)
+    ins, outs = inputs.unbind(3), outputs.unbind(3)
     for step in reversed(range(length)) if reverse else range(length):
-        now = d[:, :, step, None]
-        new = torch.exp(now * decay_rates) * state + now * x[:, :, step, None] * inputs[:, :, :, step]
-        y = (new * outputs[:, :, :, step]).sum(-1)
+        now = sizes[step]
+        new = torch.exp(now * decay_rates) * state + now * values[step] * ins[step]
+        y = (new * outs[step]).sum(-1)
         if lengths is not None:
             # Padding neither changes the state nor says anything.
             real = (step < lengths)[:, None]
