@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
+
+from auricle.config import to_dict
+from auricle.training import pretrain
 
 Cli = Callable[..., Any]
 LATENT = ("--set", "pretext=latent", "--set", "latent_clones=2")
@@ -59,12 +65,25 @@ def test_settings_without_effect_are_refused(
     assert not (tmp_path / "run").exists()
 
 
-def test_a_checkpoint_goes_on_with_its_own_pretext_task_only(
-    latent: Path, tones: Path, tmp_path: Path, cli: Cli
-) -> None:
-    command = ("pretrain", "asit", tones, "--init", latent, "--steps", 2, "--out")
-    assert cli(*command, tmp_path / "more").code == 0
+def test_a_checkpoint_goes_on_with_its_own_pretext_task(latent: Path, tones: Path, tmp_path: Path, cli: Cli) -> None:
+    assert cli("pretrain", "asit", tones, "--init", latent, "--steps", 2, "--out", tmp_path / "more").code == 0
     assert "pretext: latent" in (tmp_path / "more" / "config.yaml").read_text()
-    done = cli(*command, tmp_path / "other", "--set", "pretext=paper")
-    assert done.code == 2
-    assert "was pretrained with pretext=latent, not paper" in done.err
+
+
+@pytest.mark.parametrize("method", ["ssast", "asit", "atst-frame"])
+@pytest.mark.parametrize("pretext", ["paper", "latent"])
+def test_a_checkpoints_encoder_goes_on_with_another_pretext_task(method: str, pretext: str, tones: Path) -> None:
+    first = pretrain.plan(method, [tones], preset="test", settings={"pretext": pretext, "norm_mean": 0.0})
+    begun = pretrain.build(first)
+    checkpoint = SimpleNamespace(
+        config={"model": to_dict(first.model)}, weights=begun.state_dict, path=Path("begun"), hash=""
+    )
+    other = {"paper": "latent", "latent": "paper"}[pretext]
+    plan = dataclasses.replace(first, model=dataclasses.replace(first.model, pretext=other), init=checkpoint, seed=1)
+    went_on = pretrain.build(plan)
+    assert type(went_on) is not type(begun)
+    want = begun.encoder.state_dict()
+    for encoder in went_on.encoders:
+        found = encoder.state_dict()
+        assert want.keys() == found.keys()
+        assert all(torch.equal(found[name], want[name]) for name in want)

@@ -210,6 +210,11 @@ class Reconstruction:
 class Objective(Trainable):
     """A pretraining objective around an encoder. A subclass writes `forward`; the rest has defaults."""
 
+    @property
+    def encoders(self) -> tuple[AudioEncoder, ...]:
+        """The encoder that is evaluated, and those that begin with the same weights, such as a student's."""
+        return (self.encoder,)
+
     def score(self, losses: Mapping[str, float]) -> float:
         """How good a validation is, higher is better, from what `forward` returned; it drives a plateau schedule.
 

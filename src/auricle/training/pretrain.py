@@ -53,6 +53,8 @@ FOR_FINETUNING = (
     *("collar", "frame_pooling", "consistency", "ramp", "teacher_momentum"),
 )
 MONITOR_FILE = "monitor.json"
+# What the names of an encoder's weights begin with in every checkpoint.
+ENCODER = "encoder."
 # The share of the training that is done, for a validation: all validations are of one objective, the last one.
 AT_THE_END = math.nextafter(1.0, 0.0)
 
@@ -111,7 +113,8 @@ def plan(
     """Resolve a pretraining: preset, overrides, data, input statistics.
 
     With `init`, network, pretext task and input statistics are the checkpoint's, and the recipe is that of the preset
-    it was made with, or of another one with the same network. Otherwise the statistics are measured on the data, unless
+    it was made with, or of another one with the same network. With another `pretext` than the checkpoint's, its encoder
+    goes on. Otherwise the statistics are measured on the data, unless
     `norm_mean` or `norm_std` is set.
 
     Raises:
@@ -148,7 +151,6 @@ def plan(
         )
     if start is not None:
         check_rate(f"--init {init}", base.sample_rate, model.sample_rate)
-        check_same_pretext(base, model, f"--init {init}")
         named = override((chosen.model, chosen.pretrain), settings)[0]
         if asked:
             check_same_network(model, named, f"--init {init}", f"--preset {asked}")
@@ -194,17 +196,6 @@ def check_same_network(model: MethodConfig, preset: MethodConfig, checkpoint: st
         )
 
 
-def check_same_pretext(begun: MethodConfig, asked: MethodConfig, checkpoint: str) -> None:
-    """Refuse to go on with the pretext task of a checkpoint as another one, whose weights it does not hold.
-
-    Raises:
-        ConfigError: the tasks differ.
-    """
-    had, wanted = (to_dict(config).get("pretext") for config in (begun, asked))
-    if had != wanted:
-        raise ConfigError(f"{checkpoint} was pretrained with pretext={had}, not {wanted}; leave out --set pretext.")
-
-
 def check_rate(source: str, trained: int, asked: int) -> None:
     """Refuse to hear sound at another rate than the weights were trained at.
 
@@ -232,13 +223,24 @@ def objective_without_weights(method: Method, config: MethodConfig) -> Objective
 
 
 def build(plan: PretrainPlan) -> Objective:
-    """The objective with its initial weights, drawn from the seed or taken from the checkpoint."""
+    """The objective with its initial weights, drawn from the seed or taken from the checkpoint.
+
+    Of a checkpoint of another pretext task, only the encoder is taken.
+    """
     method = get_method(plan.method)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(torch_seed(plan.seed, "init"))
         if plan.init is None:
             return method.build_objective(plan.model)
-        return ckpt.restore(lambda: method.build_objective(plan.model), plan.init.weights(), str(plan.init.path))
+        weights, where = plan.init.weights(), str(plan.init.path)
+        begun = from_dict(method.CONFIG, plan.init.config["model"], where)
+        if to_dict(begun).get("pretext") == to_dict(plan.model).get("pretext"):
+            return ckpt.restore(lambda: method.build_objective(plan.model), weights, where)
+        objective = method.build_objective(plan.model)
+        own = {name.removeprefix(ENCODER): value for name, value in weights.items() if name.startswith(ENCODER)}
+        for encoder in objective.encoders:
+            ckpt.load_state(encoder, own, where)
+        return objective
 
 
 def build_loader(plan: PretrainPlan, workers: int = 0, group: Group | None = None) -> Loader:

@@ -15,7 +15,7 @@ from auricle.data.views import random_crop, random_roll
 from auricle.methods.asit.config import ASiTConfig
 from auricle.methods.asit.corruption import Corrupted, corrupt
 from auricle.methods.asit.model import ASiTEncoder
-from auricle.methods.base import Objective, Reconstruction
+from auricle.methods.base import AudioEncoder, Objective, Reconstruction
 from auricle.nn.batchnorm import sum_over_processes
 from auricle.nn.heads import Bottleneck, Prototypes
 from auricle.nn.losses import distillation, single
@@ -119,6 +119,10 @@ class ASiTObjective(Objective):
         self.student.encoder.drop_paths(c.drop_path)
         self.clip_centre = Centre(c.clip_prototypes, c.centre_momentum)
         self.patch_centre = Centre(c.patch_prototypes, c.centre_momentum)
+
+    @property
+    def encoders(self) -> tuple[AudioEncoder, ...]:
+        return self.encoder, self.student.encoder
 
     def after_step(self, progress: float) -> None:
         """Move the centres and the teacher."""

@@ -18,7 +18,7 @@ from auricle.data.views import random_crop
 from auricle.methods.atst.config import ATSTConfig, ClipConfig, FrameConfig
 from auricle.methods.atst.model import ATSTEncoder, ClipEncoder, FrameEncoder
 from auricle.methods.atst.views import View, changed, view_of
-from auricle.methods.base import Objective
+from auricle.methods.base import AudioEncoder, Objective
 from auricle.nn.collapse import unit_spread
 from auricle.nn.heads import ProjectionMLP
 from auricle.nn.losses import cosine_regression
@@ -104,6 +104,10 @@ class ATSTObjective(Objective):
         self.student = student
         self.encoder = teacher_of(student.encoder)
         self.projector = teacher_of(student.projector)
+
+    @property
+    def encoders(self) -> tuple[AudioEncoder, ...]:
+        return self.encoder, self.student.encoder
 
     def after_step(self, progress: float) -> None:
         """Move the teacher."""

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from auricle.data.batch import Batch
 from auricle.data.randomness import Draw
 from auricle.data.views import random_crop
-from auricle.methods.base import Objective
+from auricle.methods.base import AudioEncoder, Objective
 from auricle.methods.spectrogram.config import LatentConfig
 from auricle.methods.spectrogram.masks import Ids, Mask, choose, gather
 from auricle.methods.spectrogram.tokens import TokenEncoder, Tokens, token_mean
@@ -73,6 +73,10 @@ class LatentObjective(Objective):
         self.config, self.view_seconds = c, view_seconds
         self.student = Student(encoder, c)
         self.encoder = teacher_of(encoder).eval()
+
+    @property
+    def encoders(self) -> tuple[AudioEncoder, ...]:
+        return self.encoder, self.student.encoder
 
     def train(self, mode: bool = True) -> LatentObjective:
         """Training mode of the student; what the teacher says is never dropped."""
