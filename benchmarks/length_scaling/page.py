@@ -40,7 +40,7 @@ def text(points: Sequence[Point], threads: int, picture: str) -> str:
         f"Made by `python -m benchmarks.length_scaling --page`: {where}. fp32, random weights, features of noise, "
         "patches of 16 x 16. A training step is a forward and a backward pass with a head of 50 classes. Memory is "
         "what a fresh process grows by at its peak, from after a pass over a very short clip; a time is the median of "
-        "up to three passes.",
+        f"up to three passes{', in CPU time' if threads == 1 and not torch.cuda.is_available() else ''}.",
         f"*Slanted* figures were not run: a pass would take more than {MOST_SECONDS:.0f} s or {MOST_MB / 1000:.0f} GB, "
         "so they follow from the two lengths before them by a power law whose exponent lies between 1 and 2.",
         f"![Seconds and memory by tokens, double logarithmic]({picture})",
