@@ -1,10 +1,10 @@
 """How fast Triton's selective scan is on a GPU: beside the CUDA kernels of mamba_ssm, and in several block sizes.
 
-    python benchmarks/selective_scan_gpu.py [--write] [--sweep]
+    python benchmarks/selective_scan_gpu.py [--write] [--sweep] [--parts]
 
 The official kernels take part if the package mamba_ssm is installed. All compute the same scan, whose values and
 gradients are first compared with float64 on the CPU. With --write, the table goes into docs/kernels.md; --sweep times
-the blocks that the kernels could use instead and writes nothing.
+what the kernels could use instead of their constants, --parts each kernel by itself; these write nothing.
 """
 
 from __future__ import annotations
@@ -32,7 +32,29 @@ STATES = 16
 # Rows, channels and steps: SSAMBA-tiny and base, of ten seconds and of the paper's longest clip.
 SHAPES = ((1, 384, 2048), (1, 384, 22528), (16, 384, 512), (4, 384, 8192), (16, 1536, 512), (1, 1536, 8192))
 TYPES = (torch.float32, torch.bfloat16)
-BLOCKS = tuple(itertools.product((2, 4, 8), (32, 64, 128), (1, 2, 4, 8)))
+# What the kernels could use instead of their constants.
+CHOICES: tuple[dict[str, object], ...] = (
+    {},
+    {"FORWARD": scan_triton.Threads(4, 16, 1)},
+    {"FORWARD": scan_triton.Threads(4, 16, 2)},
+    {"FORWARD": scan_triton.Threads(8, 16, 4)},
+    {"FORWARD": scan_triton.Threads(4, 8, 4)},
+    {"FORWARD_WIDTH": 32768},
+    {"FORWARD_WIDTH": 131072},
+    {"WHOLE_FORWARD": 4096},
+    {"WHOLE_FORWARD": 32768},
+    {"BACKWARD": scan_triton.Threads(4, 8, 8)},
+    {"BACKWARD": scan_triton.Threads(4, 4, 8)},
+    {"BACKWARD": scan_triton.Threads(4, 16, 8)},
+    {"BACKWARD": scan_triton.Threads(2, 16, 4)},
+    {"PART": 8},
+    {"PART": 32},
+    {"BACKWARD_WIDTH": 12288},
+    {"BACKWARD_WIDTH": 65536},
+    {"WHOLE_BACKWARD": 4096},
+    {"WHOLE_BACKWARD": 32768},
+)
+BACKWARD_ONLY = ("BACKWARD", "PART", "BACKWARD_WIDTH", "WHOLE_BACKWARD")
 NAMES = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias")
 
 
@@ -126,49 +148,78 @@ def compare() -> list[list[object]]:
     return rows
 
 
-def use_blocks(blocks: tuple[int, int, int]) -> None:
-    """Channels and steps of a block, and the warps that work on it."""
-    scan_triton.CHANNELS, scan_triton.CHUNK, scan_triton.WARPS = blocks
-    native.CHUNK = blocks[1]
+def use(choice: dict[str, object]) -> None:
+    """Constants of the kernels by their names; the chunk belongs to two modules."""
+    for name, value in choice.items():
+        setattr(scan_triton, name, value)
+        if name == "CHUNK":
+            native.CHUNK = value
 
 
-def compile_blocks(blocks: tuple[int, int, int]) -> None:
+def compile_choice(choice: dict[str, object]) -> None:
     """In a process of its own, so that many compile at a time: what is compiled stays in Triton's cache."""
-    use_blocks(blocks)
-    for length in (64, 333):
+    use(choice)
+    for (batch, channels, length), dtype in itertools.product(SHAPES[:3], TYPES):
         with contextlib.suppress(Exception):
-            work(ours, numbers(1, 384, length, torch.bfloat16, "cuda", True), True)()
+            work(ours, numbers(batch, channels, min(length, 4096), dtype, "cuda", True), True)()
 
 
 def sweep() -> None:
-    """The quickest blocks of each shape, forward and with the way back."""
-    usual = (scan_triton.CHANNELS, native.CHUNK, scan_triton.WARPS)
-    tried = [(e, t, w) for e, t, w in BLOCKS if 32 * w * 4 <= e * t * STATES <= 32 * w * 256]
-    with multiprocessing.get_context("spawn").Pool(12) as pool:
-        pool.map(compile_blocks, tried, chunksize=1)
-    for (batch, channels, length), training in itertools.product(SHAPES[:4], (False, True)):
-        given = numbers(batch, channels, length, torch.bfloat16, "cuda", True)
-        found = []
-        for blocks in tried:
-            use_blocks(blocks)
-            try:
-                found.append((milliseconds(work(ours, given, training)), blocks))
-            except Exception as error:
-                print(blocks, type(error).__name__, str(error)[:100])
-        use_blocks(usual)
-        best = ", ".join(f"{blocks} {ms:.3f}" for ms, blocks in sorted(found)[:8])
-        print(f"{batch}x{channels}x{length} {'both' if training else 'forward'}: {best}", flush=True)
+    """The quickest constants for each shape, forward and with the way back."""
+    usual = {name: getattr(scan_triton, name) for choice in CHOICES for name in choice}
+    with multiprocessing.get_context("spawn").Pool(14) as pool:
+        pool.map(compile_choice, CHOICES, chunksize=1)
+    for (batch, channels, length), training in itertools.product(SHAPES, (False, True)):
+        for dtype in TYPES:
+            given = numbers(batch, channels, length, dtype, "cuda", True)
+            found: list[tuple[float, str]] = []
+            for choice in CHOICES:
+                if not training and any(name in BACKWARD_ONLY for name in choice):
+                    continue
+                use(usual | choice)
+                said = ", ".join(f"{name} {tuple(x) if isinstance(x, tuple) else x}" for name, x in choice.items())
+                try:
+                    found.append((quick(work(ours, given, training)), said or "as it is"))
+                except Exception as error:
+                    print(said, type(error).__name__, str(error)[:100])
+            use(usual)
+            best = "; ".join(f"{ms:.3f} {said}" for ms, said in sorted(found))
+            print(f"{batch}x{channels}x{length} {dtype} {'both' if training else 'forward'}: {best}", flush=True)
+
+
+def quick(run: Callable[[], object]) -> float:
+    return float(do_bench(run, warmup=4, rep=20, return_mode="median"))
+
+
+def parts() -> None:
+    """Milliseconds of each kernel, by the profiler."""
+    for (batch, channels, length), dtype in itertools.product(SHAPES, TYPES):
+        run = work(ours, numbers(batch, channels, length, dtype, "cuda", True), True)
+        run()
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+            for _ in range(5):
+                run()
+            torch.cuda.synchronize()
+        times = sorted(
+            ((x.device_time_total / 5000, x.key, x.count // 5) for x in profile.key_averages()), reverse=True
+        )
+        said = "; ".join(f"{key[:28]} x{count} {ms:.3f}" for ms, key, count in times[:9])
+        print(f"{batch}x{channels}x{length} {dtype}: {said}", flush=True)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--write", action="store_true")
     parser.add_argument("--sweep", action="store_true")
+    parser.add_argument("--parts", action="store_true")
     options = parser.parse_args()
     if not torch.cuda.is_available():
         sys.exit("error: this measures a GPU, and torch sees none; benchmarks/selective_scan.py measures the CPU.")
     if options.sweep:
         sweep()
+        return 0
+    if options.parts:
+        parts()
         return 0
     wrong = errors(ours)
     print("relative errors of", dict(zip(("out", *NAMES), (f"{e:.1e}" for e in wrong), strict=True)))

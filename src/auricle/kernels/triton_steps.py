@@ -34,13 +34,16 @@ def position(i, valid, backward):
 def softplus(x):
     """As torch: the identity above 20."""
     small = tl.exp(-tl.abs(x))
-    whole = 1.0 + small
-    # log(1 + small), exact where adding 1 rounds small away.
-    log = tl.where(whole == 1.0, small, tl.log(whole) * (small / tl.where(whole == 1.0, 1.0, whole - 1.0)))
+    # log(1 + small) = 2 artanh(small / (2 + small)), which stays exact where adding 1 would round small away.
+    part = small / (2.0 + small)
+    square = part * part
+    series = 1.0 / 11.0 + square * (1.0 / 13.0 + square * (1.0 / 15.0))
+    series = 1.0 / 5.0 + square * (1.0 / 7.0 + square * (1.0 / 9.0 + square * series))
+    log = 2.0 * part * (1.0 + square * (1.0 / 3.0 + square * series))
     return tl.where(x > 20.0, x, tl.maximum(x, 0.0) + log)
 
 
 @triton.jit
 def sigmoid(x):
-    small = tl.exp(-tl.abs(x))
-    return tl.where(x >= 0.0, 1.0, small) / (1.0 + small)
+    # The bound is for the exponential alone, which must not overflow: beyond it, the result is below 1e-34.
+    return 1.0 / (1.0 + tl.exp(tl.minimum(-x, 80.0)))
