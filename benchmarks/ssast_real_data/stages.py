@@ -28,6 +28,7 @@ from auricle.evaluation.probe import probe_features
 from auricle.evaluation.results import write_json
 from auricle.inference.model import Model, load, random_model
 from auricle.methods.base import Encoded
+from auricle.tasks.pooling import POOLINGS as POOLED
 from auricle.tasks.windows import clip_means
 
 HEADS = ("ridge", "linear")
@@ -65,10 +66,17 @@ class Settings:
 
 
 class Bench:
-    """The stages, below one folder `out`."""
+    """The stages of one method, below one folder `out`.
 
-    def __init__(self, out: Path, data: Path, settings: Settings) -> None:
-        self.out, self.data, self.settings = out, data, settings
+    Args:
+        audio: where what is heard lies or is written, for several methods to share; None: `out`.
+        poolings: of networks, as `embed` takes them.
+    """
+
+    def __init__(
+        self, out: Path, data: Path, settings: Settings, audio: Path | None = None, poolings: Sequence[str] = POOLINGS
+    ) -> None:
+        self.out, self.data, self.settings, self.audio, self.poolings = out, data, settings, audio or out, poolings
         claim(out / "settings.json", settings)
         self._tasks = {r.name: r.task(data) for r in ROWS}
 
@@ -76,16 +84,7 @@ class Bench:
 
     def corpora(self) -> dict[str, list[Path]]:
         """What each pretraining hears: paths for `auricle.pretrain`."""
-        public, folders = self.out / "public.jsonl", [self.out / "generated" / kind for kind in ("scenes", "tones")]
-        if not public.exists():
-            heard_part(self.data).save(public)
-        clips = round(self.settings.generated_hours * 3600 / CLIP_SECONDS / 2)
-        for folder, kind, seed in zip(folders, ("scenes", "tones"), (1, 2), strict=True):
-            if not (folder / "manifest.csv").exists():
-                say(f"generating {clips} clips of {kind}")
-                chosen: dict[str, Any] = {"kinds": TONES, "snr_db": TONES_SNR_DB} if kind == "tones" else {}
-                write_scenes(folder, clips, CLIP_SECONDS, seed, classes=None, **chosen)
-        return {"public": [public], "generated": folders, "both": [public, *folders]}
+        return corpora(self.audio, self.data, self.settings.generated_hours)
 
     # Pretraining -------------------------------------------------------------------------------------------------
 
@@ -137,10 +136,11 @@ class Bench:
     def probed(self, name: str) -> None:
         """Both heads on the features called `name`: "both-15", "random-0", "mfcc" ...; networks in both poolings."""
         if name in STATISTICS:
-            self._probed(name, POOLINGS[0], baseline(name))
+            self._probed(name, self.poolings[0], baseline(name))
             return
-        model = self._model(name)
-        for pooling in POOLINGS:
+        missing = [p for p in self.poolings if not self.record(f"probes/{p}", name).exists()]
+        model = self.model(name) if missing else None
+        for pooling in missing:
             self._probed(name, pooling, partial(embed, model, pooling=pooling))
 
     def _probed(self, name: str, pooling: str, features: Callable[[Sequence[Item]], NDArray[np.float32]]) -> None:
@@ -157,7 +157,8 @@ class Bench:
             results[r.name] = {head: outcome(probe_features(task, seen[r.folder], head)) for head in HEADS}
         write_json(path, results)
 
-    def _model(self, name: str) -> Model:
+    def model(self, name: str) -> Model:
+        """The network called "both-15", or "random-0": the same one with fresh weights."""
         source, _, number = name.rpartition("-")
         if source == "random":
             # The network and input statistics of the run that it is compared with.
@@ -210,8 +211,23 @@ class Bench:
         return self.out / kind / f"{name}.json"
 
 
-def claim(path: Path, settings: Settings) -> None:
-    """Keep the settings with the results; later calls may only add budgets at the end.
+def corpora(audio: Path, data: Path, generated_hours: float) -> dict[str, list[Path]]:
+    """By corpus the paths of its sounds: a list of the recordings below `data`, and generated folders, in `audio`."""
+    public, folders = audio / "public.jsonl", [audio / "generated" / kind for kind in ("scenes", "tones")]
+    if not public.exists():
+        audio.mkdir(parents=True, exist_ok=True)
+        heard_part(data).save(public)
+    clips = round(generated_hours * 3600 / CLIP_SECONDS / 2)
+    for folder, kind, seed in zip(folders, ("scenes", "tones"), (1, 2), strict=True):
+        if not (folder / "manifest.csv").exists():
+            say(f"generating {clips} clips of {kind}")
+            chosen: dict[str, Any] = {"kinds": TONES, "snr_db": TONES_SNR_DB} if kind == "tones" else {}
+            write_scenes(folder, clips, CLIP_SECONDS, seed, classes=None, **chosen)
+    return {"public": [public], "generated": folders, "both": [public, *folders]}
+
+
+def claim(path: Path, settings: Any) -> None:
+    """Keep the settings, a dataclass, with the results; later calls may only add budgets at the end.
 
     Raises:
         ConfigError: the folder holds results of other settings.
@@ -236,9 +252,12 @@ def heard_part(data: Path) -> Manifest:
 
 
 def embed(model: Model, items: Sequence[Item], pooling: str) -> NDArray[np.float32]:
-    """Clip embeddings, of the last layer's time steps: the mean [items, D], or mean and deviation [items, 2 D]."""
-    if pooling == "mean":
-        return model.embed_items(items)
+    """Clip embeddings of the last layer.
+
+    "mean" [items, D] over all tokens, "mean+std" [items, 2 D'] over the time steps, or another of `tasks.pooling`.
+    """
+    if pooling in POOLED:
+        return model.embed_layers(items, [model.encoder.num_layers - 1], pooling)[:, 0]
 
     def moments(encoded: Encoded) -> Tensor:
         weight, x = encoded.valid.unsqueeze(-1).float(), encoded.frames().float()
