@@ -15,6 +15,8 @@ import triton.language as tl
 
 from auricle.kernels.triton_steps import sigmoid, softplus, valid_steps
 
+# Whether such a number is 1 or a multiple of 16 is not worth a compilation.
+COUNTS = ("channels", "length", "chunks", "segment_steps", "segment_chunks", "segments")
 LOG2_E = tl.constexpr(1.4426950408889634)
 LN_2 = tl.constexpr(0.6931471805599453)
 
@@ -123,7 +125,7 @@ def _sizes(raw, ok, SOFTPLUS: tl.constexpr):
     return tl.where(ok, softplus(raw), 0.0) if SOFTPLUS else tl.where(ok, raw, 0.0)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def summarise(
     x, z, delta, maps, A, bias, lengths, parts, totals,
     channels, length, segment_steps, segments, x_b, x_e, x_l, z_b, z_e, z_l, d_b, d_e, d_l,
@@ -173,7 +175,7 @@ def summarise(
     tl.store(totals + of_channel, distance[None], mask=here & (_partner(P) == 0))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def carry(
     parts, totals, A, start, channels, segments,
     BACK: tl.constexpr, HAS_START: tl.constexpr, STATES: tl.constexpr,
@@ -200,7 +202,7 @@ def carry(
         tl.store(parts + of_channel * STATES + n, before, mask=both & (i < segments))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def scan_forward(
     u, delta, A, B, C_maps, D, z, bias, start, lengths, out, last, saved,
     channels, length, chunks, segment_steps, segments,
@@ -267,7 +269,7 @@ def _advance(
     return state
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def scan_backward(
     out_grad, carried, saved, u, delta, A, B, C_maps, D, z, bias, lengths,
     u_grad, delta_grad, z_grad, b_grad, c_grad, a_grad, skip_grad, bias_grad, start_grad,
