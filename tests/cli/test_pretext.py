@@ -36,7 +36,7 @@ def test_a_run_is_logged_drawn_probed_embedded_and_fine_tuned(
     assert {"tokens", "utterance", "spread_student", "spread_teacher"} <= set(rows[0])
     assert any("effective_rank" in row for row in rows)
     page = (latent / "report.html").read_text()
-    assert "reconstructed" not in page
+    assert "reconstructed" in page
     assert "latent_clones" in page
     assert cli("probe", latent, tones, "--json", tmp_path / "probe.json").code == 0
     assert cli("embed", latent, tones, "--out", tmp_path / "vectors.npz").code == 0

@@ -102,7 +102,7 @@ def test_of_the_shortest_clips_one_token_is_kept_and_of_two_one_is_hidden(frames
 
 @every_method
 def test_the_student_sees_nothing_of_what_is_hidden(name: str) -> None:
-    task = objective(name, latent_clones=1, drop_path=0.0) if name != "ssast" else objective(name, latent_clones=1)
+    task = objective(name, latent_clones=1, latent_reconstruction=1.0).eval()
     tokens, _, _, given = heard(task)
     kept = task.draw_kept(tokens, given.draw)
     hidden = hidden_tokens(tokens.token_valid(), kept)
@@ -112,8 +112,9 @@ def test_the_student_sees_nothing_of_what_is_hidden(name: str) -> None:
         again = task.predict(dataclasses.replace(tokens, embeddings=tokens.embeddings + 10 * noise), kept)
         other = dataclasses.replace(tokens, embeddings=torch.where(hidden.unsqueeze(-1), tokens.embeddings, 0.5))
         changed = task.predict(other, kept)
-    assert all(torch.equal(one, two) for one, two in zip(first, again, strict=True))
-    assert not any(torch.equal(one, two) for one, two in zip(first, changed, strict=True))
+    for name in ("tokens", "clip", "patches"):
+        assert torch.equal(getattr(first, name), getattr(again, name))
+        assert not torch.equal(getattr(first, name), getattr(changed, name))
 
 
 @every_method
@@ -153,9 +154,9 @@ def test_a_clip_is_predicted_beside_longer_ones_as_it_is_alone(name: str) -> Non
     ids = torch.stack([i[real] for i, real in zip(kept.ids[6:], kept.valid[6:], strict=True)])
     ids = ids // tokens.grid[1] * columns + ids % tokens.grid[1]
     with torch.no_grad():
-        filled, clips = task.predict(tokens, kept)
+        found = task.predict(tokens, kept)
         want = task.predict(own, Mask(ids, torch.ones_like(ids, dtype=torch.bool)))
-    torch.testing.assert_close((cut(filled[6:]), clips[6:]), want, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close((cut(found.tokens[6:]), found.clip[6:]), (want.tokens, want.clip), atol=1e-5, rtol=1e-5)
 
 
 # What is learned --------------------------------------------------------------------------------------------------
@@ -179,21 +180,51 @@ def test_targets_are_the_mean_of_the_teachers_normalised_layers(layers: int) -> 
 
 
 def test_losses_are_means_over_hidden_tokens_then_masks_then_clips() -> None:
-    task = objective("atst-frame", latent_utterance=0.5)
+    task = objective("atst-frame", latent_utterance=0.5, latent_reconstruction=2.0)
     tokens, features, frames, given = heard(task)
     targets, kept = task.teach(features, frames), task.draw_kept(tokens, given.draw)
-    predicted, clips = task.predict(tokens, kept)
-    got = task.losses(targets, predicted, clips, tokens.token_valid(), kept)
-    errors, clip_errors = [], []
-    for row in range(len(predicted)):
+    predicted = task.predict(tokens, kept)
+    got = task.losses(targets, predicted, tokens.token_valid(), kept)
+    assert targets.patches is not None
+    assert predicted.patches is not None
+    errors, patch_errors, clip_errors = [], [], []
+    for row in range(len(predicted.clip)):
         seen = set(kept.ids[row][kept.valid[row]].tolist())
         hidden = [i for i in tokens.token_valid()[row // 3].nonzero().flatten().tolist() if i not in seen]
-        errors.append((predicted[row, hidden] - targets.tokens[row // 3, hidden]).square().mean())
-        clip_errors.append((clips[row] - targets.clip[row // 3]).square().mean())
+        errors.append((predicted.tokens[row, hidden] - targets.tokens[row // 3, hidden]).square().mean())
+        patch_errors.append((predicted.patches[row, hidden] - targets.patches[row // 3, hidden]).square().mean())
+        clip_errors.append((predicted.clip[row] - targets.clip[row // 3]).square().mean())
     torch.testing.assert_close(got["tokens"], torch.stack(errors).mean())
     torch.testing.assert_close(got["utterance"], torch.stack(clip_errors).mean())
-    torch.testing.assert_close(got["loss"], got["tokens"] + 0.5 * got["utterance"])
+    torch.testing.assert_close(got["reconstruction"], torch.stack(patch_errors).mean())
+    torch.testing.assert_close(got["loss"], got["tokens"] + 0.5 * got["utterance"] + 2 * got["reconstruction"])
     assert float(got["weight"]) == 3
+
+
+@every_method
+def test_patches_to_rebuild_are_those_of_the_features(name: str) -> None:
+    task = objective(name)
+    tokens, features, _, _ = heard(task, (60, 41))
+    patches = task.patches(features, tokens.grid)
+    rows, columns = tokens.grid
+    for row, column in ((0, 0), (1, 3), (rows - 1, columns - 2)):
+        want = features[1, 4 * column : 4 * column + 4, 16 * row : 16 * row + 16].T
+        torch.testing.assert_close(patches[1, row * columns + column].view(16, 4), 2 * want)
+
+
+def test_pictures_show_what_the_first_mask_hid() -> None:
+    given = batch(*sounds([samples(60), samples(41)]))
+    assert objective("asit", latent_reconstruction=0.0).reconstruct(given) is None
+    task = objective("asit", latent_reconstruction=1.0)
+    shown = task.reconstruct(given)
+    assert shown is not None
+    tokens, *_ = heard(task, (60, 41))
+    kept = task.draw_kept(tokens, given.draw)
+    for row in range(2):
+        hidden = shown.hidden[row].unfold(0, 4, 4).unfold(1, 16, 16).all((-1, -2)).T.flatten()
+        seen = set((~hidden & tokens.token_valid()[row]).nonzero().flatten().tolist())
+        assert seen == set(kept.ids[3 * row][kept.valid[3 * row]].tolist())
+    assert torch.equal(shown.original[~shown.hidden], shown.rebuilt[~shown.hidden])
 
 
 @every_method
@@ -222,10 +253,10 @@ def test_spreads_tell_outputs_that_are_all_alike() -> None:
     task = objective("ssast")
     tokens, features, frames, given = heard(task)
     targets, kept = task.teach(features, frames), task.draw_kept(tokens, given.draw)
-    predicted, clips = task.predict(tokens, kept)
-    valid = tokens.token_valid()
-    usual = task.losses(targets, predicted, clips, valid, kept)
-    alike = task.losses(targets, torch.ones_like(predicted), clips, valid, kept)
+    predicted, valid = task.predict(tokens, kept), tokens.token_valid()
+    usual = task.losses(targets, predicted, valid, kept)
+    same = dataclasses.replace(predicted, tokens=torch.ones_like(predicted.tokens))
+    alike = task.losses(targets, same, valid, kept)
     assert float(usual["spread_teacher"]) > 0.5
     assert float(usual["spread_student"]) > 0.01
     assert float(alike["spread_student"]) == 0

@@ -43,7 +43,6 @@ class GridDecoder(nn.Module):
         self.fill = nn.Parameter(torch.zeros(1, 1, width))
         nn.init.normal_(self.fill, std=0.02)
         self.blocks = nn.ModuleList(GridBlock(width, kernel) for _ in range(depth))
-        self.linear = nn.Linear(width, width)
 
     def forward(self, kept: Tensor, ids: Tensor, there: Tensor, valid: Tensor) -> Tensor:
         """Tokens [R, M, D] at the places `ids` [R, M] of the grid, of which `there` [R, M] count, to [R, N, D].
@@ -58,5 +57,4 @@ class GridDecoder(nn.Module):
         inside = None if bool(valid.all()) else valid.unflatten(1, (self.rows, -1)).unsqueeze(-1)
         for block in self.blocks:
             x = block(x if inside is None else x * inside)
-        filled: Tensor = self.linear(x.flatten(1, 2))
-        return filled
+        return x.flatten(1, 2)

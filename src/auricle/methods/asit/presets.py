@@ -55,6 +55,7 @@ _SHORT: dict[str, Any] = {
     "decoder_hidden": 256,
     "drop_path": 0.0,
     "momentum": 0.98,
+    **shared.SHORT_LATENT,
 }
 _SHORT_PRETRAINING = dataclasses.replace(
     shared.DEMO_PRETRAINING, crop_seconds=2.0, betas=(0.9, 0.99), weight_decay=0.04, clip_norm=3.0, clip_each=True
@@ -108,4 +109,10 @@ PRESETS: dict[str, Preset] = {
         shared.TEST_FINETUNING,
         note="for tests: a step takes milliseconds",
     ),
+}
+PRESETS |= {
+    "base-latent": shared.latent(
+        PRESETS["base"], shared.LATENT_PRETRAINING, "the base model by masked latent prediction", drop_path=0.0
+    ),
+    "demo-latent": shared.latent(PRESETS["demo"], _SHORT_PRETRAINING, "demo by masked latent prediction"),
 }

@@ -8,6 +8,7 @@ from typing import Any
 from auricle.config import TrainConfig
 from auricle.methods.atst.config import ClipConfig, FrameConfig
 from auricle.methods.base import Preset
+from auricle.methods.spectrogram import recipes as shared
 
 SIZES: dict[str, dict[str, Any]] = {
     "small": {"width": 384, "depth": 12, "heads": 6},
@@ -128,7 +129,18 @@ FRAME_PRESETS: dict[str, Preset] = {
         note="the paper's base model",
     ),
     "demo": Preset(
-        FrameConfig(**SHORT), SHORT_PRETRAIN, SHORT_FINETUNE, note="six layers, views of 2 s: minutes on two cores"
+        FrameConfig(**SHORT, **shared.SHORT_LATENT),
+        SHORT_PRETRAIN,
+        SHORT_FINETUNE,
+        note="six layers, views of 2 s: minutes on two cores",
     ),
-    "test": Preset(FrameConfig(**{**SHORT, **TINY}), TEST_PRETRAIN, TEST_FINETUNE, note=TEST_NOTE),
+    "test": Preset(
+        FrameConfig(**{**SHORT, **TINY, **shared.SHORT_LATENT}), TEST_PRETRAIN, TEST_FINETUNE, note=TEST_NOTE
+    ),
+}
+FRAME_PRESETS |= {
+    "base-latent": shared.latent(
+        FRAME_PRESETS["base"], shared.LATENT_PRETRAINING, "the base model by masked latent prediction", drop_path=0.0
+    ),
+    "demo-latent": shared.latent(FRAME_PRESETS["demo"], SHORT_PRETRAIN, "demo by masked latent prediction"),
 }

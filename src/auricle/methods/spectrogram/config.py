@@ -90,7 +90,8 @@ class LatentConfig(SpectrogramConfig):
     Of each clip, `latent_clones` masks keep the share `latent_keep` of the tokens, in blocks of `latent_block` x
     `latent_block`; the student encodes nothing else. It predicts the mean of the teacher's last `latent_layers` layers
     (0: of all) by a decoder of `latent_decoder_depth` layers, and with weight `latent_utterance` what the teacher makes
-    of the clip. The teacher's momentum goes from `latent_momentum` to 1.
+    of the clip. With weight `latent_reconstruction` it also rebuilds the patches. The teacher's momentum goes from
+    `latent_momentum` to 1.
     """
 
     # Settings of the paper's own task that masked latent prediction reads, too.
@@ -98,7 +99,7 @@ class LatentConfig(SpectrogramConfig):
     LATENT: ClassVar[frozenset[str]] = frozenset(
         {
             *("latent_clones", "latent_keep", "latent_block", "latent_layers", "latent_decoder_depth"),
-            *("latent_utterance", "latent_momentum"),
+            *("latent_utterance", "latent_reconstruction", "latent_momentum"),
         }
     )
     PRETEXT: ClassVar[frozenset[str]] = LATENT | {"pretext"}
@@ -110,6 +111,7 @@ class LatentConfig(SpectrogramConfig):
     latent_layers: int = 0
     latent_decoder_depth: int = 6
     latent_utterance: float = 1.0
+    latent_reconstruction: float = 0.0
     latent_momentum: float = 0.9998
 
     def __post_init__(self) -> None:
@@ -117,7 +119,7 @@ class LatentConfig(SpectrogramConfig):
         check_ranges(
             self,
             positive=("latent_clones", "latent_keep", "latent_block", "latent_decoder_depth"),
-            not_negative=("latent_layers", "latent_utterance"),
+            not_negative=("latent_layers", "latent_utterance", "latent_reconstruction"),
             shares=("latent_keep", "latent_momentum"),
         )
         if self.latent_keep == 1:

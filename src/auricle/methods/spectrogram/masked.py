@@ -19,12 +19,12 @@ from auricle.errors import ConfigError
 from auricle.methods.base import Objective, Reconstruction
 from auricle.methods.spectrogram.config import MaskedPatchConfig
 from auricle.methods.spectrogram.encoder import PatchEncoder
-from auricle.methods.spectrogram.masks import Mask, choose, gather
+from auricle.methods.spectrogram.masks import Mask, choose, chosen_tokens, gather, rebuilt
 from auricle.methods.spectrogram.tokens import Tokens
 from auricle.nn import masking
 from auricle.nn.heads import Predictor
 from auricle.nn.losses import info_nce, masked_mse
-from auricle.nn.patches import patchify, unpatchify
+from auricle.nn.patches import patchify
 
 
 @dataclass(frozen=True)
@@ -107,9 +107,7 @@ class MaskedPatchObjective(Objective):
 
     def run(self, tokens: Tokens, mask: Mask) -> Pass:
         """Encode with the masked tokens replaced by the mask token."""
-        replaced = torch.zeros(tokens.embeddings.shape[:2], dtype=torch.bool, device=mask.ids.device)
-        rows = torch.arange(len(mask.ids), device=mask.ids.device)[:, None].expand_as(mask.ids)
-        replaced[rows[mask.valid], mask.ids[mask.valid]] = True
+        replaced = chosen_tokens(mask, tokens.embeddings.shape[1])
         embeddings = torch.where(replaced.unsqueeze(-1), self.mask_token.to(tokens.embeddings.dtype), tokens.embeddings)
         normed = self.encoder.transform(Tokens(embeddings, tokens.grid, tokens.valid))[-1]
         return Pass(normed, gather(normed[:, self.encoder.prefix :], mask.ids), mask)
@@ -149,14 +147,10 @@ class MaskedPatchObjective(Objective):
         mask = self.draw_mask(tokens, batch.draw, "mask")
         predicted = self.generative(self.run(tokens, mask).masked).float()
         patches = patchify(features, c.kernel, c.stride)
-        filled, hidden = patches.clone(), torch.zeros_like(patches)
-        for row in range(len(patches)):
-            real = mask.valid[row]
+        filled = patches.clone()
+        for row, real in enumerate(mask.valid):
             filled[row, mask.ids[row, real]] = predicted[row, real]
-            hidden[row, mask.ids[row, real]] = 1.0
-        scale, offset = 2 * c.norm_std, c.norm_mean
-        original, rebuilt = (unpatchify(x, tokens.grid, c.kernel) * scale + offset for x in (patches, filled))
-        return Reconstruction(original, unpatchify(hidden, tokens.grid, c.kernel).bool(), rebuilt, frames)
+        return rebuilt(patches, filled, chosen_tokens(mask, patches.shape[1]), tokens.grid, frames, c)
 
 
 def _starts(rng: np.random.Generator, tokens: int) -> Iterator[int]:

@@ -1,6 +1,6 @@
 """Tokens that are chosen of each clip of a batch, as a function of the clip's own draws and its own length.
 
-B clips, N tokens, M chosen tokens, D width, (f, t) grid.
+B clips, T frames, F mel bins, N tokens, M chosen tokens, K values of a patch, D width, (f, t) grid.
 """
 
 from __future__ import annotations
@@ -13,7 +13,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from auricle.methods.base import Reconstruction
+from auricle.methods.spectrogram.config import SpectrogramConfig
 from auricle.methods.spectrogram.tokens import Tokens
+from auricle.nn.patches import unpatchify
 
 Ids = NDArray[np.int64]
 
@@ -41,6 +44,27 @@ def choose(tokens: Tokens, sample: Callable[[int, tuple[int, int]], Sequence[Ids
         padded[row, : len(chosen)], real[row, : len(chosen)] = chosen, True
     device = tokens.embeddings.device
     return Mask(torch.from_numpy(padded).to(device), torch.from_numpy(real).to(device))
+
+
+def chosen_tokens(mask: Mask, tokens: int) -> Tensor:
+    """[B, N]: True at the chosen ones of N `tokens`."""
+    # What does not count goes to a place beyond the last.
+    chosen = torch.zeros(len(mask.ids), tokens + 1, dtype=torch.bool, device=mask.ids.device)
+    return chosen.scatter_(1, mask.ids.masked_fill(~mask.valid, tokens), True)[:, :tokens]
+
+
+def rebuilt(
+    patches: Tensor, predicted: Tensor, hidden: Tensor, grid: tuple[int, int], frames: Tensor, config: SpectrogramConfig
+) -> Reconstruction:
+    """A picture of normalised patches [B, N, K], of which `hidden` [B, N] ones are as `predicted` [B, N, K]."""
+    gone = hidden.unsqueeze(-1).expand_as(patches)
+    original, filled = (
+        unpatchify(x, grid, config.kernel) * 2 * config.norm_std + config.norm_mean
+        for x in (patches, torch.where(gone, predicted, patches))
+    )
+    # The frame that is centred at the very end of a clip may lie beyond its last patch.
+    frames = frames.clamp(max=original.shape[1])
+    return Reconstruction(original, unpatchify(gone.float(), grid, config.kernel).bool(), filled, frames)
 
 
 def gather(x: Tensor, ids: Tensor) -> Tensor:

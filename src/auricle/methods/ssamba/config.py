@@ -95,6 +95,7 @@ _SHORT = SSAMBAConfig(
     mask_sampler="random",
     mask_ratio=0.7,
     drop_path=0.0,
+    **shared.SHORT_LATENT,
 )
 
 PRESETS: dict[str, Preset] = {size: _official(size) for size in _SIZES} | {

@@ -71,6 +71,7 @@ _SHORT = SSASTConfig(
     position_init="sincos",
     mask_sampler="random",
     mask_ratio=0.7,
+    **shared.SHORT_LATENT,
 )
 PRESETS: dict[str, Preset] = {f"{size}-{mode}": _official(size, mode) for size in _SIZES for mode in _MODES} | {
     "demo": Preset(
@@ -84,5 +85,13 @@ PRESETS: dict[str, Preset] = {f"{size}-{mode}": _official(size, mode) for size i
         shared.TEST_PRETRAINING,
         shared.TEST_FINETUNING,
         note="for tests: a step takes milliseconds",
+    ),
+}
+PRESETS |= {
+    "base-latent": shared.latent(
+        PRESETS["base-patch"], shared.LATENT_PRETRAINING, "the base model, patch mode, by masked latent prediction"
+    ),
+    "demo-latent": shared.latent(
+        PRESETS["demo"], dataclasses.replace(shared.DEMO_PRETRAINING, batch_size=8), "demo by masked latent prediction"
     ),
 }
