@@ -28,7 +28,7 @@ from timing import Times, interleaved, machine, spread, table, write_page
 from torch import Tensor
 
 from auricle.errors import ConfigError
-from auricle.kernels import backends, native, selective_scan
+from auricle.kernels import backends, native, scan_native, selective_scan
 from auricle.training.estimate import peak_mb
 
 ROOT = Path(__file__).parent.parent
@@ -171,13 +171,13 @@ def peak_rates(instructions: str) -> tuple[float, float]:
 
 
 def moved_bytes(kind: str, length: int) -> int:
-    """What must be read and written once: u, delta, z, out, B and C; on the way back also the states of every 64
+    """What must be read and written once: u, delta, z, out, B and C; on the way back also the states of every 32
     steps (written and read), the gradient that comes in and those that go out."""
     along, maps = 4 * CHANNELS * length, 4 * STATES * length
     forward = 4 * along + 2 * maps
     if kind == "forward":
         return forward
-    kept = 2 * along * STATES // native.CHUNK
+    kept = 2 * along * STATES // scan_native.CHUNK
     return forward + kept + 4 * along + 2 * maps + 3 * along + 2 * maps
 
 

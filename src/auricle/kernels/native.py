@@ -16,7 +16,8 @@ from auricle.errors import ConfigError
 
 LIBRARY = Path(__file__).with_name("libauricle_kernels.so")
 ABI = 1
-CHUNK, BLOCK = 64, 64
+# Steps between the states that are kept for the way back; the C++ kernels have their own (scan_native.py).
+CHUNK = 64
 
 
 class Strided(Structure):

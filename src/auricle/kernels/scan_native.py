@@ -16,6 +16,8 @@ from auricle.kernels.layout import add_up, room
 # u, delta, A, B, C, D, z, delta_bias and the initial state, as `scan` describes them.
 Tensors = Sequence[Tensor | None]
 Z = 6
+# Steps between the states that are kept for the way back, and channels of one task, as in scan.h.
+CHUNK, BLOCK = 32, 64
 
 
 def forward(
@@ -25,7 +27,7 @@ def forward(
     u = tensors[0]
     assert u is not None
     outs = [room(u[0], torch.float32) for _ in reverse]
-    last, saved = states_like(u, tensors[2], keep)
+    last, saved = states_like(u, tensors[2], keep, CHUNK)
     problems, alive = _problems(tensors, lengths, softplus, reverse)
     for k, problem in enumerate(problems):
         problem.out, problem.last = native.strided(outs[k]), native.pointer(last[k])
@@ -35,11 +37,12 @@ def forward(
     return add_up(outs), last, saved
 
 
-def states_like(u: Tensor, A: Tensor | None, keep: bool) -> tuple[Tensor, Tensor]:
-    """Room for the last states [K, B, E, S] and the kept ones [K, B, chunks, S, E], in float32."""
+def states_like(u: Tensor, A: Tensor | None, keep: bool, chunk: int | None = None) -> tuple[Tensor, Tensor]:
+    """Room for the last states [K, B, E, S] and those before each chunk of steps [K, B, chunks, S, E], in float32."""
     assert A is not None
     scans, batch, channels, length = u.shape
-    chunks = (length + native.CHUNK - 1) // native.CHUNK if keep else 0
+    chunk = chunk or native.CHUNK
+    chunks = (length + chunk - 1) // chunk if keep else 0
     return (
         u.new_empty(scans, batch, channels, A.shape[-1], dtype=torch.float32),
         u.new_empty(scans, batch, chunks, A.shape[-1], channels, dtype=torch.float32),
@@ -99,7 +102,7 @@ def backward(
     assert u is not None
     assert A is not None
     (scans, batch, channels, length), states = u.shape, A.shape[-1]
-    blocks = (channels + native.BLOCK - 1) // native.BLOCK
+    blocks = (channels + BLOCK - 1) // BLOCK
     out_grad, last_grad = out_grad.float(), last_grad.contiguous()
     found = {name: room(u, torch.float32) for name in ("u_grad", "delta_grad")}
     z_grads = [] if z is None else [room(z, torch.float32) for _ in reverse]

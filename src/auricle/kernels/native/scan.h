@@ -56,7 +56,7 @@ struct Convolution {
 
 // Steps between saved states, and channels that one task goes through: neither depends on the number of threads, so no
 // sum does.
-constexpr int64_t CHUNK = 64;
+constexpr int64_t CHUNK = 32;
 constexpr int64_t BLOCK = 64;
 constexpr int64_t MAX_STATES = 256;
 
