@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -30,6 +33,8 @@ from auricle.inference.model import Model, load, random_model
 from auricle.methods.base import Encoded
 from auricle.tasks.pooling import POOLINGS as POOLED
 from auricle.tasks.windows import clip_means
+from auricle.training import loop
+from auricle.training.step import take_step
 
 HEADS = ("ridge", "linear")
 STATISTICS = ("mfcc", "logmel")
@@ -41,6 +46,8 @@ CLIP_SECONDS = 2.2
 # Half of the generated clips are scenes of everything, half are nearly clean tones of all pitches.
 TONES = ("note", "note", "note", "note", "note", "music", "music", "bell")
 TONES_SNR_DB = (10.0, 50.0)
+# A step's time is the mean over some steps, as batches are of clips of different lengths, and the least of some rounds.
+WARM_STEPS, TIMED_STEPS, ROUNDS = 3, 40, 2
 
 
 @dataclass(frozen=True)
@@ -272,6 +279,40 @@ def embed(model: Model, items: Sequence[Item], pooling: str) -> NDArray[np.float
 def outcome(predictions: Any) -> dict[str, Any]:
     """What the tables need of predictions: which test items, and whether each was right."""
     return {"ids": predictions.ids, "correct": predictions.correct.astype(int)}
+
+
+def step_seconds(method: str, paths: Sequence[Path], preset: str, settings: Mapping[str, Any] | None = None) -> float:
+    """CPU seconds of a pretraining step, without reading: the mean over some steps."""
+    spent: list[float] = []
+
+    def timed(*args: Any, **options: Any) -> Any:
+        began = time.process_time()
+        result = take_step(*args, **options)
+        spent.append(time.process_time() - began)
+        return result
+
+    steps = WARM_STEPS + TIMED_STEPS
+    with tempfile.TemporaryDirectory() as folder, mock.patch.object(loop, "take_step", timed):
+        auricle.pretrain(
+            method,
+            list(paths),
+            Path(folder) / "run",
+            preset=preset,
+            steps=steps,
+            settings={"val_fraction": 0.0, "validate_every": steps, **(settings or {})},
+            quiet=True,
+        )
+    return float(np.mean(spent[WARM_STEPS:]))
+
+
+def least_in_turns(works: Mapping[str, Callable[[], float]]) -> dict[str, float]:
+    """The least of what each work says in some rounds of turns, so that a machine that slows down slows them all."""
+    least: dict[str, float] = {}
+    for number in range(ROUNDS):
+        say(f"timing steps, round {number + 1} of {ROUNDS}")
+        for name, work in works.items():
+            least[name] = min(work(), least.get(name, math.inf))
+    return least
 
 
 def say(text: str) -> None:

@@ -60,12 +60,20 @@ def lines(out: Path, head: str, pooling: str, systems: Sequence[str]) -> list[Li
     # Statistics are what they are, whatever the pooling of the networks.
     folders = {name: POOLINGS[0] if name in STATISTICS else pooling for name in (*RANDOM, *systems)}
     probes = {name: read(out / "probes" / folder / f"{name}.json") for name, folder in folders.items()}
+    return lines_of({name: record for name, record in probes.items() if record}, head)
+
+
+def lines_of(probes: Mapping[str, Any], head: str) -> list[Line]:
+    """The tasks under `head`, from the records of probes by name, of which those of random networks must be there.
+
+    Raises:
+        DataError: records are not of the same clips.
+    """
     made = []
     for row in ROWS:
-        correct = {name: (p[row.name][head]["ids"], p[row.name][head]["correct"]) for name, p in probes.items() if p}
-        values = aligned(correct)
-        random = np.stack([values[name] for name in RANDOM])
-        made.append(Line(row.name, row.what, random, {name: values[name] for name in systems if name in values}))
+        values = aligned({name: (p[row.name][head]["ids"], p[row.name][head]["correct"]) for name, p in probes.items()})
+        random = np.stack([values.pop(name) for name in RANDOM])
+        made.append(Line(row.name, row.what, random, values))
     return made
 
 

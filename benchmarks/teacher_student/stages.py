@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import tempfile
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
-from unittest import mock
 
-import numpy as np
-from benchmarks.ssast_real_data.stages import Bench, claim, corpora, say
+from benchmarks.ssast_real_data.stages import Bench, claim, corpora, least_in_turns, say, step_seconds
 from benchmarks.ssast_real_data.stages import Settings as BenchSettings
 from benchmarks.ssast_real_data.tables import RANDOM, read
 from benchmarks.teacher_student.events import save_outcome
@@ -37,11 +32,6 @@ from auricle.evaluation.detection import DetectionOutcome
 from auricle.evaluation.results import write_json
 from auricle.inference.model import load
 from auricle.methods import get_preset
-from auricle.training import loop
-from auricle.training.step import take_step
-
-# A step's time is the mean over some steps, as batches are of clips of different lengths, and the least of some rounds.
-WARM_STEPS, TIMED_STEPS, ROUNDS = 3, 40, 2
 
 
 class Study:
@@ -82,11 +72,8 @@ class Study:
         path = self.out / "speeds.json"
         if not path.exists():
             paths = corpora(self.out / "audio", self.data, self.settings.generated_hours)[CORPUS]
-            rounds = []
-            for number in range(ROUNDS):
-                say(f"timing steps, round {number + 1} of {ROUNDS}")
-                rounds.append({method: step_seconds(method, paths) for method in METHODS})
-            least = {method: min(found[method] for found in rounds) for method in METHODS}
+            works = {method: partial(step_seconds, method, paths, BenchSettings.preset) for method in METHODS}
+            least = least_in_turns(works)
             write_json(
                 path,
                 {
@@ -199,26 +186,3 @@ def labelled(data: Path, events: Events) -> tuple[Manifest, Labels]:
     """A set and its events."""
     manifest = read_data([data / events.folder])
     return manifest, read_labels(manifest, "label", "detection")
-
-
-def step_seconds(method: str, paths: Sequence[Path]) -> float:
-    """CPU seconds of a pretraining step of the demo preset, without reading: the mean over some steps."""
-    spent: list[float] = []
-
-    def timed(*args: Any, **options: Any) -> Any:
-        began = time.process_time()
-        result = take_step(*args, **options)
-        spent.append(time.process_time() - began)
-        return result
-
-    with tempfile.TemporaryDirectory() as folder, mock.patch.object(loop, "take_step", timed):
-        auricle.pretrain(
-            method,
-            list(paths),
-            Path(folder) / "run",
-            preset=BenchSettings.preset,
-            steps=WARM_STEPS + TIMED_STEPS,
-            settings={"val_fraction": 0.0, "validate_every": WARM_STEPS + TIMED_STEPS},
-            quiet=True,
-        )
-    return float(np.mean(spent[WARM_STEPS:]))
