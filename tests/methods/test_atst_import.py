@@ -20,6 +20,7 @@ from auricle.data.randomness import Draw
 from auricle.errors import CheckpointError, ConfigError
 from auricle.interop.official import build, import_checkpoint, recognise
 from auricle.methods import get_method, get_preset
+from auricle.methods.atst.config import ATSTConfig, FrameConfig
 from auricle.methods.atst.objective import ATSTObjective, FrameObjective
 from auricle.methods.base import EncoderOnly
 from auricle.tasks.classification import Classifier
@@ -141,10 +142,66 @@ def test_files_are_read_as_their_trainers_write_them(tmp_path: Path) -> None:
     for file, kind in (("lightning.ckpt", "pretraining"), ("dino.ckpt", "encoder")):
         report = import_checkpoint(tmp_path / file, tmp_path / kind, options=OPTIONS)
         assert report.imported.kind == kind
-        assert any("fft_window=1024" in line for line in report.lines())
+        assert any(line.startswith("assumed, not in the file: fft_window=1024") for line in report.lines())
+        assert any(line == "settings in the file: anchor_len=6 s" for line in report.lines())
         assert auricle.load(report.path).embed(np.zeros(16000, dtype=np.float32), 16000).clip.shape == (24,)
     notes = {t.note for t in report.imported.tensors}
     assert "the student; the teacher is what is evaluated" in notes
+
+
+def lightning_file(path: Path, state: dict[str, Tensor], **values: Any) -> Path:
+    torch.save({"state_dict": state, "hyper_parameters": {"learning_rate": 0.1, **values}}, path)
+    return path
+
+
+def test_a_file_says_its_windows_mel_bins_and_chunks(tmp_path: Path) -> None:
+    values = {"win_length": 640, "n_mels": 128, "patch_h": 64, "patch_w": 4, "anchor_len": np.float64(0.5)}
+    file = lightning_file(tmp_path / "frame.ckpt", training_state("frame"), **values)
+    report = import_checkpoint(file, tmp_path / "frame", options={**OPTIONS, "chunking": "downstream"})
+    config = report.imported.config
+    assert isinstance(config, FrameConfig)
+    # Twenty positions in two rows of 64 mel bins.
+    assert (config.fft_window, config.mel_bins, config.grid) == (640, 128, (2, 10))
+    # The table of positions is shorter than a chunk.
+    assert (config.chunk_frames, config.chunk, config.view_seconds) == (51, 41, 0.4)
+    assert report.imported.assumed == ""
+    assert "win_length=640 (fft_window), n_mels=128 (mel_bins)" in report.imported.stated
+    assert auricle.load(report.path).embed(np.zeros(16000, dtype=np.float32), 16000).clip.shape == (24,)
+
+
+@pytest.mark.parametrize(
+    ("kind", "classes", "chunking", "frames"),
+    [
+        ("clip", 0, "downstream", 901),  # the published linear probe reads train_len
+        ("clip", 5, "downstream", 601),  # the published fine-tuning does not
+        ("frame", 0, "scene", 1001),  # nor does get_scene_embedding
+        ("frame", 5, "downstream", 901),
+    ],
+)
+def test_the_length_of_views_is_that_of_chunks_where_it_is_officially(
+    kind: str, classes: int, chunking: str, frames: int
+) -> None:
+    state = training_state(kind)
+    if classes:
+        state = encoder_state(kind, "encoder.encoder.") | head_state(classes, 48 if kind == "clip" else 24)
+    imported = recognise(state, OPTIONS, "file", {"train_len" if kind == "clip" else "anchor_len": 9.0})
+    config = imported.config
+    assert isinstance(config, ATSTConfig)
+    assert (config.chunking, config.chunk_frames) == (chunking, frames)
+    assert imported.assumed == "fft_window=1024 (the official default)"
+
+
+def test_what_is_given_goes_before_what_the_file_says() -> None:
+    nonsense = {"win_length": "long", "train_len": 9.0}
+    given = {**OPTIONS, "fft_window": 800, "chunk_frames": 301}
+    imported = recognise(encoder_state("clip"), given, "file", nonsense)
+    assert isinstance(imported.config, ATSTConfig)
+    assert (imported.config.fft_window, imported.config.chunk_frames) == (800, 301)
+    assert imported.assumed == ""
+    with pytest.raises(CheckpointError, match=r"win_length='long', expected a positive number; give"):
+        recognise(encoder_state("clip"), OPTIONS, "file", nonsense)
+    with pytest.raises(CheckpointError, match=r"n_mels=64\.5, but it must be a whole number"):
+        recognise(encoder_state("clip"), OPTIONS, "file", {"n_mels": 64.5})
 
 
 def test_a_classifier_survives_the_import_on_disk(tmp_path: Path) -> None:

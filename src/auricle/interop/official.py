@@ -29,6 +29,8 @@ from auricle.training.checkpoint import restore, save_checkpoint
 WRAPPERS = ("state_dict", "model", "model_state_dict", "module")
 # Networks and centres that stand side by side in a file of self-distillation; their tensors become "teacher/NAME".
 BRANCHES = ("teacher", "student", "loss_cls", "loss_data")
+# Where trainers write the settings that they were given.
+SETTINGS = ("hyper_parameters", "args")
 # What trainers save beside tensors: plain values that run no code when they are read.
 _SCALAR: Any = np.float64(0).__reduce__()[0]
 PLAIN_DATA: list[Any] = [
@@ -53,10 +55,11 @@ class ImportReport:
         ]
         uses = [t.use for t in self.imported.tensors]
         counts = ", ".join(f"{uses.count(use)} {use}" for use in ("weight", "structure", "unused"))
+        stated = [f"settings in the file: {self.imported.stated}"] if self.imported.stated else []
         assumed = [f"assumed, not in the file: {self.imported.assumed}"] if self.imported.assumed else []
         found = quirks(self.imported.config)
         official = [f"as in the official code: {', '.join(f'{k}={v}' for k, v in found.items())}"] if found else []
-        return [*rows, *assumed, *official, f"{len(uses)} tensors: {counts}"]
+        return [*rows, *stated, *assumed, *official, f"{len(uses)} tensors: {counts}"]
 
 
 def import_checkpoint(
@@ -81,7 +84,8 @@ def import_checkpoint(
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise CheckpointError(f"--out {out} exists and is not an empty directory; give a new one.")
-    imported = recognise(read_state(file), options, str(file))
+    state, stated = read_file(file)
+    imported = recognise(state, options, str(file), stated)
     sources = _sources(imported)
     broken = [sources.get(name, name) for name, value in imported.state.items() if not value.isfinite().all()]
     if broken:
@@ -96,6 +100,7 @@ def import_checkpoint(
         "imported": {
             "file": file.name,
             "sha256": sha256(file),
+            "stated": imported.stated,
             "assumed": imported.assumed,
         },
         "tensors": [t.__dict__ for t in imported.tensors],
@@ -108,7 +113,12 @@ def import_checkpoint(
 
 
 def read_state(file: Path) -> dict[str, Tensor]:
-    """The tensors of a file; nothing in it is executed.
+    """The tensors of a file, as `read_file` reads them."""
+    return read_file(file)[0]
+
+
+def read_file(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors of a file, and the settings that its trainer wrote beside them; nothing in it is executed.
 
     Raises:
         CheckpointError: missing, truncated, not a checkpoint, or it holds objects other than tensors and plain data.
@@ -139,6 +149,7 @@ def read_state(file: Path) -> dict[str, Tensor]:
             f"{file} ({file.stat().st_size:,} bytes) cannot be read as a checkpoint: it is damaged, or only a part of "
             "it was downloaded; download it again."
         ) from None
+    stated = _stated(loaded)
     if isinstance(loaded, Mapping) and any(isinstance(loaded.get(branch), Mapping) for branch in BRANCHES):
         # DINO's layout: each network beside the other, the optimizer's state and the arguments.
         parts = {branch: loaded[branch] for branch in BRANCHES if isinstance(loaded.get(branch), Mapping)}
@@ -158,11 +169,29 @@ def read_state(file: Path) -> dict[str, Tensor]:
         # A few stored bytes repeated: to use such a tensor could take any amount of memory.
         count = plural(len(hollow), "tensor")
         raise CheckpointError(f"{file}: fewer values are stored than {count} should have ({hollow[0]}).")
-    return tensors
+    return tensors, stated
 
 
-def recognise(state: Mapping[str, Tensor], options: Mapping[str, Any] | None, where: str) -> Imported:
+def _stated(loaded: Any) -> dict[str, Any]:
+    """The settings that Lightning (`hyper_parameters`) and DINO (`args`) write beside tensors."""
+    settings: dict[str, Any] = {}
+    for name in SETTINGS:
+        value = loaded.get(name) if isinstance(loaded, Mapping) else None
+        value = vars(value) if isinstance(value, argparse.Namespace) else value
+        if isinstance(value, Mapping):
+            settings |= {str(key): setting for key, setting in value.items()}
+    return settings
+
+
+def recognise(
+    state: Mapping[str, Tensor],
+    options: Mapping[str, Any] | None,
+    where: str,
+    stated: Mapping[str, Any] | None = None,
+) -> Imported:
     """Find the method that a state dict belongs to, and translate it.
+
+    `options` are settings that the user gave, `stated` those that the file holds beside its tensors.
 
     Raises:
         CheckpointError: no method knows it.
@@ -170,7 +199,7 @@ def recognise(state: Mapping[str, Tensor], options: Mapping[str, Any] | None, wh
     for name in method_names():
         method = get_method(name)
         if method.recognises(state):
-            return method.import_state(state, options)
+            return method.import_state(state, options, stated)
     known = ", ".join(method_names())
     raise CheckpointError(f"{where} is no checkpoint of {known}; its first tensors are {', '.join(list(state)[:4])}.")
 

@@ -282,7 +282,8 @@ class ImportedTensor:
 class Imported:
     """A foreign checkpoint in our terms: `kind` says which module `state` belongs to, `preset` whose recipes fit it.
 
-    `assumed` are settings that the file does not hold and that were not given, with where they come from.
+    `assumed` are settings that the file does not hold and that were not given, with where they come from; `stated` are
+    those that the file holds as plain values, in its words.
     """
 
     method: str
@@ -294,6 +295,7 @@ class Imported:
     classes: int = 0
     assumed: str = ""
     head: Literal["linear", "batchnorm"] = "linear"
+    stated: str = ""
 
 
 def unknown_tensors(title: str, names: Sequence[str]) -> CheckpointError:
@@ -361,8 +363,16 @@ class Method(Protocol):
         """Whether a foreign state dict of these keys is one of this method's."""
         ...
 
-    def import_state(self, state: Mapping[str, Tensor], options: Mapping[str, Any] | None = None) -> Imported:
+    def import_state(
+        self,
+        state: Mapping[str, Tensor],
+        options: Mapping[str, Any] | None = None,
+        stated: Mapping[str, Any] | None = None,
+    ) -> Imported:
         """A foreign state dict in our names; `options` are settings that the file does not hold.
+
+        `stated` are the settings that stand beside the tensors in the file, as its trainer named them
+        (`hyper_parameters` of Lightning, `args` of DINO). A method whose files hold none ignores them.
 
         Raises:
             CheckpointError: an unknown, missing or mis-shaped tensor, or a setting that must be given and is not.

@@ -98,7 +98,9 @@ def recognises(keys: Mapping[str, Any]) -> bool:
     return names >= {"cls_token", "pos_embed", "patch_embed.proj.weight", "blocks.0.attn.qkv.bias"}
 
 
-def import_state(state: Mapping[str, Tensor], options: Mapping[str, Any] | None = None) -> Imported:
+def import_state(
+    state: Mapping[str, Tensor], options: Mapping[str, Any] | None = None, stated: Mapping[str, Any] | None = None
+) -> Imported:
     """An official state dict as ours.
 
     What the file holds is read from it: width, depth, patch, grid, sizes of the heads. Padding and channels are the

@@ -36,9 +36,11 @@ def recognises(keys: Mapping[str, Any]) -> bool:
     return official.CLIP.finds(keys) is not None
 
 
-def import_state(state: Mapping[str, Tensor], options: Mapping[str, Any] | None = None) -> Imported:
+def import_state(
+    state: Mapping[str, Tensor], options: Mapping[str, Any] | None = None, stated: Mapping[str, Any] | None = None
+) -> Imported:
     """See `auricle.methods.atst.official.import_state`."""
-    return official.import_state(official.CLIP, state, options)
+    return official.import_state(official.CLIP, state, options, stated)
 
 
 __all__ = [

@@ -38,9 +38,11 @@ def recognises(keys: Mapping[str, Any]) -> bool:
     return official.FRAME.finds(keys) is not None
 
 
-def import_state(state: Mapping[str, Tensor], options: Mapping[str, Any] | None = None) -> Imported:
+def import_state(
+    state: Mapping[str, Tensor], options: Mapping[str, Any] | None = None, stated: Mapping[str, Any] | None = None
+) -> Imported:
     """See `auricle.methods.atst.official.import_state`."""
-    return official.import_state(official.FRAME, state, options)
+    return official.import_state(official.FRAME, state, options, stated)
 
 
 __all__ = [

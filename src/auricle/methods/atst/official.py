@@ -17,6 +17,7 @@ from torch import Tensor
 from auricle.config import override
 from auricle.errors import CheckpointError
 from auricle.methods.atst.config import ATSTConfig, ClipConfig, FrameConfig
+from auricle.methods.atst.stated import Stated, read_stated
 from auricle.methods.base import Imported, ImportedTensor, unknown_tensors
 from auricle.nn.patches import frequency_major
 
@@ -86,11 +87,17 @@ CLIP = Variant("atst-clip", ClipConfig, "norm")
 FRAME = Variant("atst-frame", FrameConfig, "norm_frame")
 
 
-def import_state(variant: Variant, state: Mapping[str, Tensor], options: Mapping[str, Any] | None = None) -> Imported:
+def import_state(
+    variant: Variant,
+    state: Mapping[str, Tensor],
+    options: Mapping[str, Any] | None = None,
+    stated: Mapping[str, Any] | None = None,
+) -> Imported:
     """An official state dict as ours.
 
-    What the file holds is read from it: width, depth, length of the positions, sizes of the heads. Patches are 64 mel
-    bins by 4 frames unless `options` say otherwise, and chunks are cut as the official code cuts them
+    What the file holds is read from it: from its tensors width, depth, length of the positions and sizes of the heads,
+    from `stated` the analysis window, mel bins, patches and the length of a view, if they are there. `options` go
+    before both. Patches are 64 mel bins by 4 frames unless something says otherwise, chunks are cut as officially
     (`compat=official`, for a fine-tuned file `chunking=downstream`).
 
     Raises:
@@ -98,15 +105,16 @@ def import_state(variant: Variant, state: Mapping[str, Tensor], options: Mapping
     """
     found = variant.finds(state)
     assert found is not None
-    file = _File(variant, state, found)
-    config = file.config(dict(options or {}))
+    options = dict(options or {})
+    said = read_stated(stated or {}, options)
+    file = _File(variant, state, found, said)
+    config = file.config(options)
     for key, value in state.items():
         file.place(key, value, config)
     if file.unknown:
         raise unknown_tensors(variant.method, file.unknown)
     preset = "base" if config.width == 768 else "small"
-    front = f"fft_window={config.fft_window} (its file does not say how long its windows are)"
-    assumed = "" if "fft_window" in (options or {}) else front
+    assumed = [f"{name}={getattr(config, name)}" for name in file.unstated(config) if name not in options]
     return Imported(
         variant.method,
         file.kind,
@@ -115,16 +123,17 @@ def import_state(variant: Variant, state: Mapping[str, Tensor], options: Mapping
         tuple(file.tensors),
         preset,
         file.classes,
-        assumed,
+        f"{', '.join(assumed)} (the official default)" if assumed else "",
         "batchnorm" if file.kind == "classifier" else "linear",
+        said.words,
     )
 
 
 class _File:
     """A state dict whose encoder is under `prefix`, while it is translated."""
 
-    def __init__(self, variant: Variant, state: Mapping[str, Tensor], prefix: str) -> None:
-        self.variant, self.state, self.prefix = variant, state, prefix
+    def __init__(self, variant: Variant, state: Mapping[str, Tensor], prefix: str, stated: Stated) -> None:
+        self.variant, self.state, self.prefix, self.stated = variant, state, prefix, stated
         self.tensors: list[ImportedTensor] = []
         self.ours: dict[str, Tensor] = {}
         self.unknown: list[str] = []
@@ -161,6 +170,7 @@ class _File:
             **self.variant.config.COMPAT["official"],
             **({"chunking": "downstream"} if self.kind == "classifier" else {}),
             **self._projections(),
+            **self.stated.settings,
             **options,
         }
         high, wide = (int(settings.get(name, getattr(config, name))) for name in ("patch_freq", "patch_time"))
@@ -172,12 +182,29 @@ class _File:
                 "options."
             )
         settings.setdefault("window_frames", (positions.shape[1] - 1) // rows * wide + 1)
+        rate, hop = (settings.get(name, getattr(config, name)) for name in ("sample_rate", "hop_samples"))
+        if self.stated.seconds is not None and self.chunks_as_views(settings["chunking"]):
+            settings |= {"chunk_frames": int(self.stated.seconds * rate / hop) + 1, **options}
         if "view_seconds" not in options:
             # Networks smaller than the released ones have fewer positions than a view of theirs.
-            rate, hop = (settings.get(name, getattr(config, name)) for name in ("sample_rate", "hop_samples"))
-            settings["view_seconds"] = min(config.view_seconds, (settings["window_frames"] - 1) * hop / rate)
+            view = self.stated.seconds or config.view_seconds
+            settings["view_seconds"] = min(view, (settings["window_frames"] - 1) * hop / rate)
         (config,) = override((config,), settings)
         return config
+
+    def chunks_as_views(self, chunking: str) -> bool:
+        """Whether the official code cuts chunks as long as the views in training.
+
+        Its linear probes and all of ATST-Frame's downstream code do, fine-tuning of ATST-Clip always takes 6 s, and
+        ATST-Frame's get_scene_embedding 1001 frames.
+        """
+        return chunking == "downstream" and (self.variant is FRAME or self.kind != "classifier")
+
+    def unstated(self, config: ATSTConfig) -> list[str]:
+        """The settings among those that files may state, of which this one says nothing."""
+        window = [] if "fft_window" in self.stated.settings else ["fft_window"]
+        chunks = self.stated.seconds is None and self.chunks_as_views(config.chunking)
+        return [*window, *(["chunk_frames"] if chunks else [])]
 
     def _projections(self) -> dict[str, int]:
         if self.kind != "pretraining":

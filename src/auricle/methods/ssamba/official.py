@@ -96,7 +96,9 @@ def recognises(keys: Mapping[str, Any]) -> bool:
     return "v.layers.0.mixer.A_log" in bare and has_head(bare)
 
 
-def import_state(state: Mapping[str, Tensor], options: Mapping[str, Any] | None = None) -> Imported:
+def import_state(
+    state: Mapping[str, Tensor], options: Mapping[str, Any] | None = None, stated: Mapping[str, Any] | None = None
+) -> Imported:
     """An official state dict as ours.
 
     What the file holds is read from it: width, depth, states, patch, grid (`p_input_*`), the kind of the mixers (by

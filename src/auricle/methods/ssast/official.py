@@ -47,7 +47,9 @@ def recognises(keys: Mapping[str, Any]) -> bool:
     return "v.dist_token" in bare and has_head(bare)
 
 
-def import_state(state: Mapping[str, Tensor], options: Mapping[str, Any] | None = None) -> Imported:
+def import_state(
+    state: Mapping[str, Tensor], options: Mapping[str, Any] | None = None, stated: Mapping[str, Any] | None = None
+) -> Imported:
     """An official state dict as ours.
 
     What the file holds is read from it: width, depth, patch, grid (`p_input_*`). Padding and masks are the official
