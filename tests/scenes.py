@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +12,40 @@ import soundfile
 RATE = 16000
 SECONDS = 2.0
 CLASSES = ("hiss", "tone")
+
+
+def write_desed(folder: Path) -> Path:
+    """The scenes of `write_scenes` as DESED is published: strong, weak and unlabelled lists for training, and strong
+    ones of synthetic and of recorded clips for validation."""
+    lists = ("train/synthetic/soundscapes", "train/weak", "train/unlabel_in_domain")
+    lists = (*lists, "validation/synthetic/soundscapes", "validation/validation")
+    clips = write_scenes(folder / "scenes", [name for name in lists for _ in range(6)], "list")
+    events: dict[str, list[list[str]]] = {}
+    for line in (clips / "events.csv").read_text().splitlines()[1:]:
+        name, *event = line.split(",")
+        events.setdefault(name, []).append(event)
+    rows: dict[str, list[str]] = {name: [] for name in lists}
+    for line in (clips / "manifest.csv").read_text().splitlines()[1:]:
+        name, place = line.split(",")
+        if "weak" in place:
+            # A weak list has no clips in which nothing sounds.
+            labels = dict.fromkeys(label for *_, label in events.get(name, ()))
+            rows[place] += [f"{name}\t{','.join(labels)}"] if labels else []
+        elif "unlabel" in place:
+            rows[place].append(name)
+        else:
+            rows[place] += ["\t".join((name, *event)) for event in events.get(name, [["", "", ""]])]
+        sound = folder / "audio" / (place if place.startswith("train") else place.rsplit("/", 1)[0]) / name
+        sound.parent.mkdir(parents=True, exist_ok=True)
+        (clips / name).rename(sound)
+    for place, lines in rows.items():
+        columns = {"weak": "filename\tevent_labels", "unlabel_in_domain": "filename"}
+        header = columns.get(place.rsplit("/", 1)[-1], "filename\tonset\toffset\tevent_label")
+        path = folder / "metadata" / f"{place}.tsv"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("\n".join((header, *lines)) + "\n")
+    shutil.rmtree(clips)
+    return folder
 
 
 def write_scenes(folder: Path, splits: Sequence[str], column: str = "split", classes: Sequence[str] = CLASSES) -> Path:

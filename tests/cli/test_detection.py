@@ -15,7 +15,7 @@ from auricle.data.formats import read_data
 from auricle.errors import CheckpointError, ConfigError, DataError
 from auricle.evaluation.detection import evaluate_detection
 from conftest import Outcome
-from scenes import RATE, write_scenes
+from scenes import RATE, write_desed, write_scenes
 
 SPLITS = ("train", "train", "val", "train", "test", "train") * 6
 SETTINGS = {"batch_size": 8, "crop_seconds": 2.0, "lr": 0.004}
@@ -45,6 +45,24 @@ def test_timed_labels_make_the_task_and_the_run_says_so(
     events = len((scenes / "events.csv").read_text().splitlines()) - 1
     assert f"detection: 2 classes, {events} events in 36 clips." in done.out + done.err
     assert json.loads((tmp_path / "run/step-000002/config.json").read_text())["kind"] == "detector"
+
+
+def test_desed_as_it_is_published_is_trained_validated_and_tested_on(
+    cli: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    desed = write_desed(tmp_path / "desed")
+    options = ("--random-weights", 0, "--steps", 2, "--set", "consistency=1")
+    done = cli("finetune", "ssast-test", desed, *options, "--out", tmp_path / "run")
+    assert done.code == 0, done.err
+    assert "validation: the test part, as there is no list for evaluation" in done.err
+    assert "5 clips with labels only, 6 clips unlabelled" in done.err
+    assert "val_event_f1" in (tmp_path / "run/metrics.jsonl").read_text()
+    done = cli("evaluate", tmp_path / "run", desed)
+    assert done.code == 0, done.err
+    assert "tested 6 of 29 clips" in done.out
+    lists = sorted((desed / "metadata").rglob("*.tsv"))
+    done = cli("finetune", "ssast-test", *lists, *options, "--out", tmp_path / "lists", "--dry-run")
+    assert done.code == 0, done.err
 
 
 def test_a_detector_learns_and_keeps_what_was_chosen_on_validation_clips(run: Path) -> None:

@@ -278,17 +278,57 @@ def test_desed(tmp_path: Path) -> None:
             "split": "train",
         },
         "train/synthetic21_train/soundscapes/1.wav": {"set": "soundscapes", "annotation": "strong", "split": "train"},
-        "validation/Yv.wav": {"label": "Cat", "set": "test_dcase2018", "annotation": "strong", "split": "validation"},
+        "validation/Yv.wav": {"label": "Cat", "set": "test_dcase2018", "annotation": "strong", "split": "test"},
     }
     assert items["train/synthetic21_train/soundscapes/0.wav"].events == (Event(0.5, 1.25, "Dog"),)
     assert items["validation/Yv.wav"].events == (Event(0.0, 2.0, "Cat"),)
     assert lost(manifest) == {"audio/train/weak/Ygone.wav": "missing"}
     assert manifest.notes[0].endswith(
-        "5 items, 1 missing; listed: 2 of 1,578 published weak, 1 of 14,412 published unlabel_in_domain, "
+        "5 items, 1 missing; test_dcase2018, validation: the test part, as there is no list for evaluation; "
+        "listed: 2 of 1,578 published weak, 1 of 14,412 published unlabel_in_domain, "
         "1 of 1,168 published validation"
     )
     one = only(read_as("desed", tmp_path / "metadata/validation/validation.tsv"))
-    assert (one.id, "split" in one.labels) == ("audio/validation/Yv.wav", False)
+    assert (one.id, one.labels["split"]) == ("audio/validation/Yv.wav", "test")
+
+
+def test_a_desed_with_a_list_for_evaluation_chooses_by_its_validation_list(tmp_path: Path) -> None:
+    for part in ("train", "validation", "eval", "validation/synthetic"):
+        name = f"{part.replace('/', '_')}.wav"
+        text(tmp_path / "metadata" / part / "list.tsv", f"filename\tonset\toffset\tevent_label\n{name}\t0\t0.1\tCat\n")
+        sounds(tmp_path, f"audio/{part}/{name}")
+    found = {item.id.rsplit("/", 1)[-1]: item.labels["split"] for item in read_as("desed", tmp_path)}
+    assert found == {
+        "train.wav": "train",
+        "validation.wav": "validation",
+        "validation_synthetic.wav": "validation",
+        "eval.wav": "eval",
+    }
+    (tmp_path / "metadata/eval/list.tsv").unlink()
+    found = {item.id.rsplit("/", 1)[-1]: item.labels["split"] for item in read_as("desed", tmp_path)}
+    assert found == {"train.wav": "train", "validation.wav": "test", "validation_synthetic.wav": "validation"}
+
+
+def test_lists_of_dcase_are_recognised_one_by_one_and_joined(tmp_path: Path) -> None:
+    events = "filename\tonset\toffset\tevent_label\n{}.wav\t0\t0.1\tCat\n"
+    lists = [
+        text(tmp_path / "metadata/train/synthetic/soundscapes.tsv", events.format("s")),
+        text(tmp_path / "metadata/train/unlabel_in_domain.tsv", "filename\nu.wav\n"),
+        text(tmp_path / "metadata/validation/synthetic/soundscapes.tsv", events.format("v")),
+        text(tmp_path / "metadata/validation/validation.tsv", events.format("t")),
+    ]
+    sounds(tmp_path, "audio/train/synthetic/soundscapes/s.wav", "audio/train/unlabel_in_domain/u.wav")
+    sounds(tmp_path, "audio/validation/synthetic/v.wav", "audio/validation/t.wav")
+    found = read_data(lists)
+    assert {Path(item.id).name: (item.labels["split"], item.labels["annotation"]) for item in found} == {
+        "s.wav": ("train", "strong"),
+        "u.wav": ("train", "none"),
+        "v.wav": ("validation", "strong"),
+        "t.wav": ("test", "strong"),
+    }
+    beside = text(tmp_path / "elsewhere/unlabelled.tsv", "filename\nx.wav\n")
+    sounds(tmp_path / "elsewhere", "x.wav")
+    assert only(read_as("desed", beside)).labels["annotation"] == "none"
 
 
 def test_a_list_of_events_beside_its_sound(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from auricle.data.items import AudioRef, Item, Manifest
-from auricle.data.splits import Fold, folds, holdout, stratified_folds
+from auricle.data.splits import Fold, folds, holdout, stated_part, stratified_folds
 from auricle.errors import ConfigError, DataError
 
 ROOT = Path("/data")
@@ -70,6 +70,14 @@ def test_leave_one_group_out_passes_the_split_column_over() -> None:
 def test_half_a_split_is_refused(values: list[str], lacks: str) -> None:
     with pytest.raises(DataError, match=rf"column 'split' names no {lacks} items: it holds .*{values[0]} \(\d\)"):
         folds(manifest_with(split=values))
+
+
+def test_nothing_but_training_items_is_no_split() -> None:
+    manifest = manifest_with(split=["train"] * 10)
+    assert [len(fold.test) for fold in folds(manifest)] == [2] * 5
+    assert stated_part(manifest, "test") is None
+    with pytest.raises(DataError, match="names no test items"):
+        folds(manifest, split_column="split")
 
 
 def test_a_split_mixed_with_folds_is_refused() -> None:

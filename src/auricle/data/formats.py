@@ -85,7 +85,7 @@ def _prefixes(manifests: Sequence[Manifest]) -> list[str]:
     """The shortest ends of the sources' paths that differ; two tables in one folder differ by their own names."""
     roots = [manifest.root for manifest in manifests]
     paths = [
-        (root / Path(manifest.source).stem if roots.count(root) > 1 else root).parts
+        (Path(manifest.source).parent / Path(manifest.source).stem if roots.count(root) > 1 else root).parts
         for root, manifest in zip(roots, manifests, strict=True)
     ]
     for path, manifest in zip(paths, manifests, strict=True):

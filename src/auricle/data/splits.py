@@ -57,8 +57,8 @@ def folds(
     2. `split_column`, else a column called `split`: with the values train and test (also val, dev, eval ...; upper or
        lower case) one fold called "test"; items with any other value belong to no part, and `Fold.note` counts them.
        Without such values (fold1 ..., spk03 ...) one fold per value, as for a group column.
-    3. Neither: five folds by `stratified_folds` over `labels` (else the column `label`, else all alike). File names
-       are never read for a split.
+    3. Neither, or a column called `split` that names nothing but training items: five folds by `stratified_folds` over
+       `labels` (else the column `label`, else all alike). File names are never read for a split.
 
     Raises:
         DataError: the column is missing, empty in places, holds train without test or the reverse, mixes train or test
@@ -71,11 +71,11 @@ def folds(
         )
     if group_column is not None:
         return _leave_one_out(manifest, group_column, manifest.labels_of(group_column))
-    if split_column is None and SPLIT_COLUMN in manifest.columns:
+    if split_column is None and _states_parts(manifest):
         split_column = SPLIT_COLUMN
     if split_column is not None:
         values = manifest.labels_of(split_column)
-        if any(_role(value) for value in values):
+        if any(role_of(value) for value in values):
             return [_stated_fold(manifest, split_column, values)]
         return _leave_one_out(manifest, split_column, values)
     if labels is None:
@@ -86,15 +86,16 @@ def folds(
 def stated_part(manifest: Manifest, part: str, split_column: str | None = None) -> tuple[int, ...] | None:
     """Items that the split column (`split`, if None) assigns to `part` (train, val or test), in rising order.
 
-    None where there is no such column, or it does not speak of train, val and test: see `folds`.
+    None where there is no such column, or it does not speak of train, val and test, or the column `split` of train
+    alone: see `folds`.
     """
     column = split_column or SPLIT_COLUMN
-    if split_column is None and column not in manifest.columns:
+    if split_column is None and not _states_parts(manifest):
         return None
     values = manifest.labels_of(column)
-    if not any(_role(value) for value in values):
+    if not any(role_of(value) for value in values):
         return None
-    return tuple(index for index, value in enumerate(values) if _role(value) == part)
+    return tuple(index for index, value in enumerate(values) if role_of(value) == part)
 
 
 def stratified_folds(ids: Sequence[str], labels: Sequence[str], *, count: int = FOLDS, seed: int = 0) -> list[Fold]:
@@ -160,7 +161,15 @@ def _shuffled(indices: Iterable[int], ids: Sequence[str], labels: Sequence[str],
     return sorted(indices, key=lambda index: (labels[index], key(seed, "split", ids[index]), ids[index]))
 
 
-def _role(value: str) -> str | None:
+def _states_parts(manifest: Manifest) -> bool:
+    """Whether the column `split` divides the items: the training lists of a corpus, given alone, are all of them."""
+    return SPLIT_COLUMN in manifest.columns and any(
+        role_of(item.labels.get(SPLIT_COLUMN, "")) != "train" for item in manifest
+    )
+
+
+def role_of(value: str) -> str | None:
+    """train, val or test, by any of their names; None for anything else."""
     return ROLES.get(value.strip().lower())
 
 
@@ -168,7 +177,7 @@ def _stated_fold(manifest: Manifest, column: str, values: Sequence[str]) -> Fold
     parts: dict[str, list[int]] = {"train": [], "val": [], "test": []}
     ignored: Counter[str] = Counter()
     for index, value in enumerate(values):
-        role = _role(value)
+        role = role_of(value)
         if role is None:
             ignored[value] += 1
         else:

@@ -20,6 +20,7 @@ from auricle.data.readers.shared import (
     relative_id,
     visible,
 )
+from auricle.data.splits import role_of
 from auricle.data.tables import first_line, read_table
 from auricle.errors import DataError
 
@@ -36,25 +37,35 @@ def detect(path: Path) -> Match | None:
         why = f"it holds metadata/ with {len(lists)} lists of DCASE, and audio/"
         return Match(CERTAIN, why) if lists and (path / "audio").is_dir() else None
     kind = _kind(path)
-    # A list of names alone is any table.
-    return Match(CERTAIN, f"its columns are those of a list with {kind} labels") if kind in ("weak", "strong") else None
+    if kind in ("weak", "strong"):
+        return Match(CERTAIN, f"its columns are those of a list with {kind} labels")
+    root = _corpus(path)
+    # Elsewhere, a list of names alone is any table.
+    if kind == "none" and (path.name.lower().startswith("unlabel") or (root is not None and (root / "audio").is_dir())):
+        return Match(CERTAIN, "it is a list of DCASE without labels")
+    return None
 
 
 def read(path: Path) -> Manifest:
-    """Columns: label (all of a clip's labels), set (the list's name), annotation (weak, strong, none), and of a folder
-    split (the first level below `metadata/`); events where the list is strong.
+    """Columns: label (all of a clip's labels), set (the list's name), annotation (weak, strong, none), split (the first
+    level below `metadata/`; see `_split`); events where the list is strong.
 
     The sound of `metadata/train/weak.tsv` is looked for in `audio/train/weak/`, `audio/train/weak_16k/`,
     `audio/train/`, beside the list, and last by its name anywhere below `audio/`, if only one file is called so.
     """
-    root = path if path.is_dir() else next((p.parent for p in path.parents if p.name == "metadata"), path.parent)
-    lists = [file for file in _lists(path) if _kind(file)] if path.is_dir() else [path]
+    root = path if path.is_dir() else _corpus(path) or path.parent
+    every = [file for file in _lists(root) if _kind(file)]
+    lists = every if path.is_dir() else [path]
+    evaluated = any(role_of(_split(file, root)) == "test" and _kind(file) == "strong" for file in every)
+    tested: set[str] = set()
     anywhere = _unique(root / "audio")
     entries: dict[str, Entry] = {}
     counts: dict[str, set[str]] = {}
     for file in lists:
-        levels = file.relative_to(root / "metadata").parent if file.is_relative_to(root / "metadata") else Path()
-        split = levels.parts[0] if path.is_dir() and levels.parts else ""
+        levels, split = _levels(file, root), _split(file, root)
+        if role_of(split) == "val" and len(levels.parts) < 2 and not evaluated:
+            split = "test"
+            tested.add(file.stem)
         folder = root / "audio" / levels
         finder = Finder(folder / file.stem, folder / f"{file.stem}_16k", folder, file.parent)
         place = folder / file.stem if folder.is_dir() else file.parent
@@ -69,8 +80,31 @@ def read(path: Path) -> Manifest:
                 labels = {**labels, **{k: v for k, v in known.labels.items() if v}}
             entries[identity] = Entry(identity, str(place / name), found, labels, tuple(events))
     manifest = manifest_of(path, root, entries.values())
+    notes = [f"{', '.join(sorted(tested))}: the test part, as there is no list for evaluation"] if tested else []
     published = [f"{len(counts[name]):,} of {n:,} published {name}" for name, n in PUBLISHED.items() if name in counts]
-    return dataclasses.replace(manifest, notes=(f"listed: {', '.join(published)}",) if published else ())
+    notes += [f"listed: {', '.join(published)}"] if published else []
+    return dataclasses.replace(manifest, notes=tuple(notes))
+
+
+def _corpus(file: Path) -> Path | None:
+    """The folder that holds the `metadata/` in which a list lies, if it does."""
+    return next((folder.parent for folder in file.parents if folder.name == "metadata"), None)
+
+
+def _levels(file: Path, root: Path) -> Path:
+    """The folders between `metadata/` and a list."""
+    return file.relative_to(root / "metadata").parent if file.is_relative_to(root / "metadata") else Path()
+
+
+def _split(file: Path, root: Path) -> str:
+    """The part of the corpus that a list is: the first folder below `metadata/`, else its own name, else train.
+
+    DESED is published with train and validation: what systems are compared by is the recorded validation list, while
+    synthetic ones, a folder deeper, choose among weights. So `read` makes the recorded one the test part, unless there
+    is a strong list for evaluation, too.
+    """
+    levels = _levels(file, root).parts
+    return levels[0] if levels else file.stem if role_of(file.stem) else "train"
 
 
 def _lists(root: Path) -> list[Path]:
