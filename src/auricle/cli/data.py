@@ -51,7 +51,7 @@ def run_check(args: argparse.Namespace) -> int:
     # Last: it may fail, and what was found has taken hours.
     if args.stats:
         _measure(findings, args)
-    return 2 if findings.bad else 0
+    return 2 if findings.bad or findings.event_errors else 0
 
 
 def _decode(args: argparse.Namespace) -> Findings:
@@ -80,6 +80,8 @@ def _tell(findings: Findings) -> None:
     print(f"{plural(len(findings.sounds), 'usable file')}, {findings.hours:.2f} hours; {len(findings.bad)} unusable")
     for b in findings.bad:
         print(f"error: {printable(b.path)}: {b.reason}{': ' + b.detail if b.detail else ''}", file=sys.stderr)
+    for line in findings.event_errors:
+        print(f"error: {line}", file=sys.stderr)
     for line in check_report.warnings(findings):
         print(f"warning: {line}", file=sys.stderr)
 

@@ -16,11 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from auricle import audio
+from auricle.data.events import untaught
 from auricle.data.fingerprint import MOST_SECONDS, Words, fingerprint, near_duplicates
 from auricle.data.items import Item, Manifest
+from auricle.data.labels import read_labels
 from auricle.data.processes import detached, forkserver
-from auricle.data.splits import SPLIT_COLUMN
-from auricle.errors import AudioError
+from auricle.data.splits import SPLIT_COLUMN, role_of
+from auricle.errors import AudioError, DataError
 
 # Columns whose values say who or what was recorded: a value in two splits is a leak.
 GROUP_COLUMNS = ("speaker", "speaker_id", "spk", "subject", "singer", "artist", "session", "source", "group")
@@ -96,7 +98,10 @@ class Leak:
 
 @dataclass(frozen=True)
 class Findings:
-    """Everything `check` found."""
+    """Everything `check` found.
+
+    `event_errors` are why a detector cannot be trained on the events, `event_notes` what it would leave out of them.
+    """
 
     manifest: Manifest
     sounds: tuple[Sound, ...]
@@ -104,6 +109,8 @@ class Findings:
     duplicates: tuple[Duplicate, ...]
     near_duplicates: tuple[Duplicate, ...]
     leaks: tuple[Leak, ...]
+    event_errors: tuple[str, ...] = ()
+    event_notes: tuple[str, ...] = ()
 
     @property
     def hours(self) -> float:
@@ -184,7 +191,26 @@ def check(
         for m in near_duplicates([s.words for s in distinct])
     ]
     leaks = tuple(_leaks(manifest, split_column, group_columns))
-    return Findings(manifest, tuple(sounds), tuple(sorted(bad, key=lambda b: b.path)), tuple(equal), tuple(near), leaks)
+    bad.sort(key=lambda b: b.path)
+    events = _event_troubles(manifest, label, split_column)
+    return Findings(manifest, tuple(sounds), tuple(bad), tuple(equal), tuple(near), leaks, *events)
+
+
+def _event_troubles(manifest: Manifest, label: str, split_column: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    if not any(item.events for item in manifest):
+        return (), ()
+    try:
+        labels = read_labels(manifest, label, "detection")
+    except DataError as error:
+        return (str(error),), ()
+    notes = list(labels.notes)
+    if split_column in manifest.columns:
+        parts: dict[str | None, list[int]] = defaultdict(list)
+        for index, item in enumerate(manifest):
+            parts[role_of(item.labels.get(split_column, ""))].append(index)
+        if parts["train"]:
+            notes.append(untaught(labels.classes(labels.strong(parts["test"])), labels.classes(parts["train"])))
+    return (), tuple(note for note in notes if note)
 
 
 def _leaks(manifest: Manifest, split_column: str, group_columns: Sequence[str]) -> Iterator[Leak]:

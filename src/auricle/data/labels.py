@@ -5,8 +5,9 @@ AudioSet and FSD50K do ("dog,rain" in a quoted cell). A comma followed by a blan
 speaking"), and so do all commas of a column that has semicolons.
 
 For detection an item is strongly labelled (its events are known, be there none), weakly (its cell names what sounds in
-it), or not at all. A column `annotation` with the values strong, weak and none says which, as the readers of DCASE and
-AudioSet lists write it. Without it, an item that has events, or neither events nor a label, is strongly labelled.
+it), or not at all. A column `annotation` with the values strong, weak and none says which, as the reader of DCASE's
+lists writes it: a weakly labelled item's events then tell what sounds in it, not when. Without it, an item that has
+events, or neither events nor a label, is strongly labelled.
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from auricle.data.items import Event, Item, Manifest
+from auricle.data.events import ANNOTATION, stated_annotation, usable_events
+from auricle.data.items import Event, Manifest
 from auricle.data.targets import multi_hot
 from auricle.errors import ConfigError, DataError, plural
 
 Task = Literal["classification", "tagging", "detection"]
 TASKS: tuple[Task, ...] = ("classification", "tagging", "detection")
-ANNOTATION = "annotation"
 # Keeps the weight of a label that never occurs finite (SSAST, gen_weight_file.py).
 _SMOOTHING = 0.01
 
@@ -41,13 +42,14 @@ class Labels:
     """The label column of a manifest: `sets[i]` are item i's labels, without repetition, in the order of its cell.
 
     For detection, `events[i]` are its events, or None where they are not known; `sets[i]` are then what sounds in it,
-    if that is known. For other tasks `events` is empty.
+    if that is known. For other tasks `events` is empty. `notes` say what was left out of the events.
     """
 
     column: str
     task: Task
     sets: tuple[tuple[str, ...], ...]
     events: tuple[tuple[Event, ...] | None, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def classes(self, indices: Sequence[int]) -> tuple[str, ...]:
         """All labels of some items, sorted."""
@@ -119,7 +121,8 @@ def read_labels(manifest: Manifest, column: str, task: str = "") -> Labels:
 
     Raises:
         ConfigError: no such task.
-        DataError: no such column, or an item has no label; for detection, there is no event.
+        DataError: no such column, or an item has no label; for detection, there is no event, or most do not fit their
+            clips, or the column `annotation` says something unknown.
     """
     if task and task not in TASKS:
         raise ConfigError(f"the task must be one of {', '.join(TASKS)}, got '{task}'.")
@@ -149,19 +152,15 @@ def read_labels(manifest: Manifest, column: str, task: str = "") -> Labels:
 
 def _detection_labels(manifest: Manifest, column: str) -> Labels:
     cells = split_cells([item.labels.get(column, "") for item in manifest])
-    events = tuple(
-        item.events if _is_strong(item, bool(cell)) else None for item, cell in zip(manifest, cells, strict=True)
-    )
-    sets = tuple(
-        cell if known is None else tuple(dict.fromkeys(event.label for event in known))
-        for known, cell in zip(events, cells, strict=True)
-    )
-    return Labels(column, "detection", sets, events)
-
-
-def _is_strong(item: Item, labelled: bool) -> bool:
-    stated = item.labels.get(ANNOTATION, "")
-    return bool(item.events) or stated == "strong" or (not stated and not labelled)
+    listed, notes = usable_events(manifest)
+    events: list[tuple[Event, ...] | None] = []
+    sets: list[tuple[str, ...]] = []
+    for item, cell, found in zip(manifest, cells, listed, strict=True):
+        stated = stated_annotation(item) or ("strong" if item.events or not cell else "weak")
+        heard = tuple(dict.fromkeys(event.label for event in found))
+        events.append(found if stated == "strong" else None)
+        sets.append({"strong": heard, "weak": cell or heard, "none": ()}[stated])
+    return Labels(column, "detection", tuple(sets), tuple(events), notes)
 
 
 def split_cells(cells: Sequence[str]) -> tuple[tuple[str, ...], ...]:

@@ -50,7 +50,7 @@ def warnings(findings: Findings) -> list[str]:
         for count, what, names in found
         if count
     ]
-    return [*(_leak_line(leak) for leak in findings.leaks), *lines]
+    return [*findings.event_notes, *(_leak_line(leak) for leak in findings.leaks), *lines]
 
 
 def _leak_line(leak: Leak) -> str:
@@ -112,6 +112,7 @@ def summary(findings: Findings, command: str = "", statistics: Mapping[str, Any]
         "leaks": [asdict(leak) for leak in findings.leaks],
         "labels": {c: counted for c in manifest.columns if len(counted := findings.counts(c)) <= len(manifest) // 2},
         "statistics": statistics or {},
+        "event_errors": list(findings.event_errors),
         "warnings": warnings(findings),
         "environment": environment(),
     }
@@ -161,7 +162,7 @@ def check_page(findings: Findings, path: Path, command: str = "") -> Path:
     )
     for note in findings.manifest.notes:
         report.text(note)
-    lines = warnings(findings)
+    lines = [*findings.event_errors, *warnings(findings)]
     report.heading("Worth a look")
     report.text("\n\n".join(lines) if lines else "Nothing.")
     _add_bad(report, findings.bad)

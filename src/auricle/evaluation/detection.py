@@ -181,7 +181,7 @@ def evaluate_detection(
     first, alone = models[0], len(models) == 1
     labels = read_labels(manifest, label or first.config.get("label", "label"), "detection")
     heard: dict[int, _Clip] = {}
-    notes: list[str] = []
+    notes = [note.rstrip(".") for note in labels.notes]
     for model in models:
         part = choose_part(manifest, split, model, split_column, group_column)
         strong = labels.strong(part.indices)

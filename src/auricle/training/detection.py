@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from auricle.config import TrainConfig
+from auricle.data.events import untaught
 from auricle.data.items import Manifest
 from auricle.data.labels import Labels
 from auricle.data.loader import WaveCache
@@ -35,6 +36,16 @@ def for_detection(train: TrainConfig) -> TrainConfig:
     """A preset's training without what detection does not use."""
     defaults = TrainConfig()
     return dataclasses.replace(train, **{name: getattr(defaults, name) for name in NOT_FOR_DETECTION})
+
+
+def label_notes(labels: Labels, classes: Sequence[str], tested: Sequence[int]) -> list[str]:
+    """What should be known of events before a training on them, a sentence each; of other labels nothing.
+
+    Args:
+        classes: those that are learned; `tested`: the items of the test part.
+    """
+    missed = untaught(labels.classes(tested), classes) if labels.task == "detection" else ""
+    return [*labels.notes, *([missed] if missed else [])]
 
 
 def annotation_weights(

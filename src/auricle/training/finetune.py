@@ -37,6 +37,7 @@ from auricle.training.detection import (
     DetectionValidation,
     annotation_weights,
     for_detection,
+    label_notes,
 )
 from auricle.training.distributed import Group, processes
 from auricle.training.job import Job
@@ -411,6 +412,8 @@ def finetune(
         if plan.fold.note:
             console.say(plan.fold.note)
         console.say(f"{plan.labels}.")
+        for note in label_notes(plan.labels, plan.classes, plan.fold.test):
+            console.warn(note)
         report_skipped(plan.manifest, console)
         if plan.split.held_out != "test":
             console.say(f"'{plan.split.held_out}' is held out of the training; choose another with --held-out.")

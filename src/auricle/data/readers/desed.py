@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from auricle.data.events import ANNOTATIONS
 from auricle.data.items import Event, Manifest
 from auricle.data.readers.shared import (
     CERTAIN,
@@ -77,7 +78,8 @@ def read(path: Path) -> Manifest:
             known = entries.get(identity)
             if known is not None:  # DESED's validation lists are parts of each other
                 events = sorted({*known.events, *events})
-                labels = {**labels, **{k: v for k, v in known.labels.items() if v}}
+                best = next(kind for kind in ANNOTATIONS if kind in (known.labels["annotation"], labels["annotation"]))
+                labels = {**labels, **{k: v for k, v in known.labels.items() if v}, "annotation": best}
             entries[identity] = Entry(identity, str(place / name), found, labels, tuple(events))
     manifest = manifest_of(path, root, entries.values())
     notes = [f"{', '.join(sorted(tested))}: the test part, as there is no list for evaluation"] if tested else []

@@ -9,10 +9,13 @@ from pathlib import Path
 from auricle.audio.read import probe
 from auricle.data.items import AudioRef, Event, Item, Manifest, Skipped
 from auricle.data.readers.jsons import looks_like_json
-from auricle.data.readers.shared import FALLBACK, OWN, Finder, Match, event_of
+from auricle.data.readers.shared import FALLBACK, OWN, Finder, Match, event_of, spellings
 from auricle.data.tables import Table, read_table
-from auricle.errors import AudioError, DataError
+from auricle.errors import AudioError, DataError, plural, printable
 
+# Above this share of events whose clip is not listed, the two lists do not belong together.
+MOST_STRAYS = 0.25
+SHOWN = 3
 PATH_COLUMNS = ("path", "file", "filename", "file_name", "audio", "wav", "relpath")
 
 
@@ -38,7 +41,7 @@ def read(path: Path) -> Manifest:
         raise DataError(f"{path}: the header is there but no rows; list one sound file per line.")
     finder = Finder(path.parent)
     located, skipped = _locate(table, column, finder)
-    events = _read_events(path, finder, set(located.values()))
+    events, notes = _read_events(path, finder, set(located.values()), {entry.path for entry in skipped})
     items = []
     for row in table.rows:
         if row.line not in located:
@@ -55,7 +58,7 @@ def read(path: Path) -> Manifest:
         reference = {"audio": AudioRef(file)}
         name = _id(row.cells[column], file, path.parent)
         items.append(Item(name, reference, labels, tuple(sorted(events.get(file, ()))), duration))
-    return Manifest(tuple(items), path.parent, str(path), tuple(skipped))
+    return Manifest(tuple(items), path.parent, str(path), tuple(skipped), notes=notes)
 
 
 def _path_column(table: Table) -> str:
@@ -106,25 +109,42 @@ def _stated_duration(cell: str) -> float | None:
     return seconds if math.isfinite(seconds) and seconds > 0 else None
 
 
-def _read_events(manifest: Path, finder: Finder, files: set[str]) -> dict[str, list[Event]]:
-    """Events by absolute path, from `events.csv` beside the manifest; those of files that it does not list are left."""
+def _read_events(
+    manifest: Path, finder: Finder, files: set[str], missing: set[str]
+) -> tuple[dict[str, list[Event]], tuple[str, ...]]:
+    """Events by absolute path, from `events.csv` beside the manifest, and a note on those that are of no clip.
+
+    Another list than manifest.csv may be of a part of the clips: then only events of no file at all are told of.
+    """
     path = manifest.with_name("events.csv")
     if path == manifest or not path.is_file():
-        return {}
+        return {}, ()
     table = read_table(path)
     column = _path_column(table)
     onset, offset, label = table.column("onset"), table.column("offset"), table.column("label", "event_label")
     if onset is None or offset is None or label is None:
         raise DataError(f"{path}: expected the columns path, onset, offset, label, got {', '.join(table.columns)}.")
     events: dict[str, list[Event]] = {}
+    strays: list[str] = []
+    whole = manifest.name == "manifest.csv"
     for row in table.rows:
         file = finder.find(row.raw[column])
         if file is not None and file in files:
             event = event_of(f"{path}: line {row.line}", row.cells[onset], row.cells[offset], row.cells[label])
             events.setdefault(file, []).append(event)
-    if table.rows and not events and manifest.name == "manifest.csv":
+        elif whole or file is None:
+            strays.append(row.cells[column])
+    if whole and table.rows and not events:
         raise DataError(
             f"{path}: none of its {len(table.rows)} events belongs to a file of {manifest.name} "
             f"(first: {table.rows[0].cells[column]}); write the paths in both files alike."
         )
-    return events
+    strays = [name for name in strays if missing.isdisjoint(spellings(name, finder.folders))]
+    if not strays:
+        return events, ()
+    names = list(dict.fromkeys(strays))
+    shown = ", ".join(map(printable, names[:SHOWN])) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+    what = f"{len(strays)} of {plural(len(table.rows), 'event')} are of no file of {manifest.name} ({shown})"
+    if whole and len(strays) > MOST_STRAYS * len(table.rows):
+        raise DataError(f"{path}: {what}; write the paths in both files alike.")
+    return events, (f"warning: of {path.name}, {what}",)
