@@ -19,6 +19,7 @@ from auricle.data.formats import read_data
 from auricle.data.randomness import Draw
 from auricle.errors import ConfigError
 from auricle.methods import get_method, get_preset
+from auricle.methods.atst.config import ClipConfig
 from auricle.tasks.classification import Classifier
 from auricle.tasks.distillation import Distillation
 from auricle.tasks.mixing import SpectrogramMixing
@@ -59,7 +60,12 @@ def test_a_recipe_builds_what_it_trains(method: str, name: str) -> None:
     assert train.head == "batchnorm"
     assert train.freeze == name.startswith("linear-")
     assert bool(train.distil) == name.startswith("c2f-")
-    assert (train.loss == "bce") == (train.mix_spectrograms or (recipe.task == "tagging" and train.loss != "auto"))
+    # Only ATST-Frame's UrbanSound8K has a loss for mixtures without mixing.
+    assert (train.loss == "bce") == (train.mix_spectrograms or (method, name) == ("atst-frame", "urbansound8k"))
+    # Section 5 of the spec: all hear the central 12 s; section 6: but the combination on all of AudioSet.
+    heard = ("random", 10.0) if name == "c2f-audioset" else ("central", 12.0)
+    assert (train.crop, train.crop_seconds) == heard
+    assert config.chunk_frames == (601 if method == "atst-clip" else 1001)  # type: ignore[attr-defined]
     with torch.device("meta"):
         network = Classifier(
             get_method(method).build_encoder(config), CLASSES, head="batchnorm", head_layers=train.head_layers
@@ -78,6 +84,15 @@ def test_published_rates_are_those_of_batches_of_256() -> None:
     assert frame["linear-fsd50k"].train.lr == pytest.approx(0.4)
     assert frame["c2f-fsd50k"].train.distil == 0.5
     assert frame["c2f-audioset"].train.distil == 1.0
+
+
+def test_a_probe_of_atst_clip_cuts_chunks_as_the_checkpoint_says_and_fine_tuning_does_not() -> None:
+    recipes = get_method("atst-clip").RECIPES
+    imported = ClipConfig(chunking="downstream", chunk_frames=901, view_seconds=9.0)
+    for name, frames in (("linear-fsd50k", 901), ("fsd50k", 601)):
+        config, _ = recipes[name].fit(imported)
+        assert isinstance(config, ClipConfig)
+        assert config.chunk == frames
 
 
 def test_layers_of_the_encoder_learn_at_their_own_rates() -> None:

@@ -17,6 +17,8 @@ from auricle.methods.base import Recipe
 # Chunks are cut and counted as in the official fine-tuning, of the first channel.
 _CLIP: Mapping[str, Any] = {"channel": 0, "chunking": "downstream", "chunk_frames": 601}
 _FRAME: Mapping[str, Any] = {"channel": 0, "chunking": "downstream", "chunk_frames": 1001}
+# ATST-Clip's probes cut chunks as long as the checkpoint's views were (its fine-tunings always of 6 s).
+_CLIP_PROBED: Mapping[str, Any] = {"channel": 0, "chunking": "downstream"}
 # The last block alone, stochastic gradient descent without decay, layers learning the slower the earlier they come, a
 # linear warm-up from 0 and a cosine to 1e-6.
 _FINETUNE = TrainConfig(
@@ -79,28 +81,30 @@ _SETS: dict[str, tuple[Task, float]] = {
     "nsynth": ("classification", 5e-4),
     "voxceleb1": ("classification", 0.1),
 }
-_NO_CROP: dict[str, Any] = {"crop": "random", "crop_seconds": 10.0}
+# Of all scripts, only the combination's on all of AudioSet hears random crops.
+_RANDOM_CROP: dict[str, Any] = {"crop": "random", "crop_seconds": 10.0}
 _CLIP_TRAINS: dict[str, TrainConfig] = {
-    "audioset": _tuned(0.5, 10, 2, **_mixed(10.0, 0.5), **_NO_CROP),
-    "audioset-20k": _tuned(1.0, 200, 5, **_mixed(0.5, 0.5), **_NO_CROP),
+    "audioset": _tuned(0.5, 10, 2, **_mixed(10.0, 0.5)),
+    "audioset-20k": _tuned(1.0, 200, 5, **_mixed(0.5, 0.5)),
     "fsd50k": _tuned(0.5, 100, 5, **_mixed(0.5)),
     "speech-commands-v2": _tuned(0.5, 50, 5, **_mixed(0.5)),
-    # Their loaders of these two ignore mixing and resizing.
+    # Their loaders of these two ignore mixing and resizing, so that "mixup" only exchanges the loss.
     "urbansound8k": _tuned(2e-3, 50, 5, loss="ce"),
     "nsynth": _tuned(5e-4, 50, 5, loss="ce"),
     "voxceleb1": _tuned(0.1, 50, 5, loss="ce"),
 }
 _FRAME_TRAINS: dict[str, TrainConfig] = {
     **_CLIP_TRAINS,
-    "audioset": _tuned(0.5, 11, 2, balanced=True, **_mixed(10.0, 0.5), **_NO_CROP),
+    "audioset": _tuned(0.5, 11, 2, balanced=True, **_mixed(10.0, 0.5)),
     "fsd50k": _tuned(0.5, 100, 5, **_mixed(10.0)),
     "speech-commands-v2": _tuned(1.0, 50, 5, **_mixed(10.0)),
+    "urbansound8k": _tuned(2e-3, 50, 5, loss="bce"),
 }
 # ATST-Clip's word, with ATST-Frame learning from it (C2F): its share in the loss and the published rate.
 _DISTILLED: dict[str, TrainConfig] = {
     # The script names no rate; this is ATST-Frame's own.
-    "audioset": _tuned(0.5, 11, 2, batch_size=1600, distil=1.0, balanced=True, **_mixed(10.0, 0.5), **_NO_CROP),
-    "audioset-20k": _tuned(3.0, 200, 5, distil=0.5, **_mixed(0.5, 0.5), **_NO_CROP),
+    "audioset": _tuned(0.5, 11, 2, batch_size=1600, distil=1.0, balanced=True, **_mixed(10.0, 0.5), **_RANDOM_CROP),
+    "audioset-20k": _tuned(3.0, 200, 5, distil=0.5, **_mixed(0.5, 0.5)),
     "fsd50k": _tuned(2.0, 100, 5, distil=0.5, **_mixed(10.0)),
     "speech-commands-v2": _tuned(2.0, 50, 5, distil=0.5, **_mixed(10.0)),
     "nsynth": _tuned(1e-2, 50, 5, distil=0.5, loss="ce"),
@@ -108,7 +112,9 @@ _DISTILLED: dict[str, TrainConfig] = {
 }
 
 
-def _recipes(model: Mapping[str, Any], trains: Mapping[str, TrainConfig]) -> dict[str, Recipe]:
+def _recipes(
+    model: Mapping[str, Any], trains: Mapping[str, TrainConfig], probed: Mapping[str, Any]
+) -> dict[str, Recipe]:
     tuned = {
         name: Recipe(task=_SETS[name][0], model=model, train=train, note=f"{train.epochs:g} epochs on {name}")
         for name, train in trains.items()
@@ -116,7 +122,7 @@ def _recipes(model: Mapping[str, Any], trains: Mapping[str, TrainConfig]) -> dic
     linear = {
         f"linear-{name}": Recipe(
             task=task,
-            model=model,
+            model=probed,
             train=dataclasses.replace(_LINEAR, lr=4 * lr),
             note=f"linear probe of twelve blocks on {name}",
         )
@@ -125,8 +131,8 @@ def _recipes(model: Mapping[str, Any], trains: Mapping[str, TrainConfig]) -> dic
     return tuned | linear
 
 
-CLIP_RECIPES: dict[str, Recipe] = _recipes(_CLIP, _CLIP_TRAINS)
-FRAME_RECIPES: dict[str, Recipe] = _recipes(_FRAME, _FRAME_TRAINS) | {
+CLIP_RECIPES: dict[str, Recipe] = _recipes(_CLIP, _CLIP_TRAINS, _CLIP_PROBED)
+FRAME_RECIPES: dict[str, Recipe] = _recipes(_FRAME, _FRAME_TRAINS, _FRAME) | {
     f"c2f-{name}": Recipe(
         task=_SETS[name][0], model=_FRAME, train=train, note=f"{name}, with --teacher ATST-CLIP-RUN (C2F)"
     )
