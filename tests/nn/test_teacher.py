@@ -172,5 +172,5 @@ def test_distillation_is_least_where_both_agree() -> None:
 
 
 def test_features_that_agree_have_no_spread() -> None:
-    assert unit_spread(torch.ones(8, 16)) == pytest.approx(1e-3, rel=1e-3)
-    assert unit_spread(torch.randn(4000, 16)) == pytest.approx(16**-0.5, rel=0.05)
+    assert float(unit_spread(torch.ones(8, 16))) == pytest.approx(1e-3, rel=1e-3)
+    assert float(unit_spread(torch.randn(4000, 16))) == pytest.approx(16**-0.5, rel=0.05)

@@ -1,4 +1,4 @@
-"""Statistics of a batch that several processes share, and their gradients, are those of one process."""
+"""What several processes compute of a batch that they share, gradients and signs of collapse too, is what one does."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from auricle.nn.batchnorm import BatchNorm
+from auricle.nn.collapse import unit_spread
 from auricle.nn.heads import ProjectionMLP
 from auricle.nn.teacher import Centre
 from launch import CONTEXT
@@ -42,7 +43,7 @@ def learn(rank: int, size: int) -> dict[str, Tensor]:
                 torch.distributed.all_reduce(parameter.grad)
         centre.after_step()
         assert own.grad is not None
-        out |= {f"{step}.y": y.detach(), f"{step}.x.grad": own.grad}
+        out |= {f"{step}.y": y.detach(), f"{step}.x.grad": own.grad, f"{step}.spread": unit_spread(y, together=True)}
         out |= {f"{step}.grad.{n}": p.grad.clone() for n, p in network.named_parameters() if p.grad is not None}
     norm = network[1]
     assert isinstance(norm, BatchNorm)

@@ -216,7 +216,7 @@ def clip_pretrain_step(case: Path, inputs: dict[str, Tensor], meta: dict[str, An
     assert isinstance(objective, ClipObjective)
     compared = objective.compare(*_views(inputs))
     encoded = {"teacher_cls": compared.teacher_encoded, "student_cls": compared.student_encoded}
-    return asked(_step(objective, compared.losses(), {**encoded, **_outs(compared)}, inputs, CLIP), meta), None
+    return asked(_step(objective, compared.losses(False), {**encoded, **_outs(compared)}, inputs, CLIP), meta), None
 
 
 def frame_pretrain_step(case: Path, inputs: dict[str, Tensor], meta: dict[str, Any]) -> Outputs:
@@ -229,7 +229,7 @@ def frame_pretrain_step(case: Path, inputs: dict[str, Tensor], meta: dict[str, A
     masked = inputs["mask"].bool() & (torch.arange(inputs["mask"].shape[1]) < own[:, None])
     compared = objective.compare(first, second, masked)
     encoded = {"teacher_frames": compared.teacher_encoded, "student_frames": compared.student_encoded}
-    return asked(_step(objective, compared.losses(), {**encoded, **_outs(compared)}, inputs, FRAME), meta), None
+    return asked(_step(objective, compared.losses(False), {**encoded, **_outs(compared)}, inputs, FRAME), meta), None
 
 
 def c2f_finetune_step(case: Path, inputs: dict[str, Tensor], meta: dict[str, Any]) -> Outputs:
@@ -328,7 +328,7 @@ def _step(
     """Gradients of a loss, an optimizer step and a teacher's, all under official names."""
     lr, decay, momentum = inputs["hyper"].tolist()
     outputs |= {"loss": losses["loss"]}
-    outputs |= {f"std_{who}": torch.tensor(unit_spread(outputs[f"{who}_out"])) for who in ("student", "teacher")}
+    outputs |= {f"std_{who}": unit_spread(outputs[f"{who}_out"]) for who in ("student", "teacher")}
     recipe = frame.PRESETS["base"].pretrain
     optimizer = build_optimizer(objective, recipe)
     losses["loss"].backward()

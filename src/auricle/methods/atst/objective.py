@@ -40,14 +40,16 @@ class Compared:
     student: Tensor
     terms: tuple[tuple[slice, slice], ...]
 
-    def losses(self) -> dict[str, Tensor]:
-        """`loss`, and how far apart the outputs of each network lie: near 0, it has collapsed."""
+    def losses(self, together: bool) -> dict[str, Tensor]:
+        """`loss`, and how far apart the outputs of each network lie: near 0, it has collapsed.
+
+        `together`: over the outputs of all processes, which all must call it then, and their batches be whole.
+        """
         terms = [cosine_regression(self.student[own], self.teacher[its]) for own, its in self.terms]
-        device = self.student.device
         return {
             "loss": torch.stack(terms).mean(),
-            "spread_student": torch.tensor(unit_spread(self.student.detach()), device=device),
-            "spread_teacher": torch.tensor(unit_spread(self.teacher), device=device),
+            "spread_student": unit_spread(self.student, together),
+            "spread_teacher": unit_spread(self.teacher, together),
         }
 
 
@@ -121,7 +123,9 @@ class ATSTObjective(Objective):
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """`loss`, its `weight`, and the spread of both networks' outputs."""
         compared, weight = self.compare_views(batch)
-        return compared.losses() | {"weight": torch.tensor(float(weight), device=compared.student.device)}
+        # The first process validates alone.
+        losses = compared.losses(together=self.training)
+        return losses | {"weight": torch.tensor(float(weight), device=compared.student.device)}
 
     def crop_view(self, batch: Batch, purpose: str) -> View:
         """A random crop of each clip, as it is; its floor is its own."""
