@@ -65,7 +65,7 @@ def pretrain(
     Under torchrun, its processes share each batch; the first one writes.
 
     Args:
-        method: such as "ssast"; `list_models()` has all, with their presets.
+        method: such as "ssast", or a preset's full name; `list_models()` has all.
         data: folders, corpora, lists of files, several of these, or a `Manifest` of `auricle.data.formats.read_data`.
         preset: configuration of the method.
         settings: overrides of single settings, as `--set` on the command line.

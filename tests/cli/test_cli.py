@@ -188,6 +188,8 @@ MISTAKES = [
     (("pretrain", "ssast", "{tones}", "--out", "{tmp}/r", "--set", "lr"), "KEY=VALUE"),
     (("pretrain", "ssast", "{tones}", "--out", "{tmp}/r", "--preset", "tiny-path"), "tiny-patch"),
     (("pretrain", "sast", "{tones}", "--out", "{tmp}/r"), "ssast"),
+    (("pretrain", "ssamba-tset", "{tones}", "--out", "{tmp}/r"), "ssamba"),
+    (("pretrain", "ssamba-test", "{tones}", "--out", "{tmp}/r", "--preset", "demo"), "give one of them"),
     (("pretrain", "ssast", "{tmp}/nowhere", "--out", "{tmp}/r"), "nowhere"),
     (("pretrain", "ssast", "{empty}", "--out", "{tmp}/r"), "no audio"),
     (("pretrain", "ssast", "{tones}", "--out", "{full}"), "not a run"),

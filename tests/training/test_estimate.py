@@ -57,7 +57,8 @@ def test_a_finetuning_is_counted_without_being_begun(tones: Path, pretrained: Pa
 
 def test_a_teacher_has_no_gradients_and_no_optimizer(tones: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(estimate, "measure", lambda *job: estimate.Cost(0.5, 0.0, 0.0))
-    plan = pretrain.plan("asit", [tones], preset="test")
+    plan = pretrain.plan("asit-test", [tones])
+    assert (plan.method, plan.preset) == ("asit", "test")
     text, module = estimate.pretraining(plan), pretrain.build(plan)
     learned, count = (sum(p.numel() for p in module.parameters() if p.requires_grad or also) for also in (False, True))
     assert f"{learned:,} that learn)" in text

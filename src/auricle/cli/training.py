@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def add(verbs: Verbs) -> None:
     """Add the commands that train."""
     p = verb(verbs, "pretrain", run_pretrain, "learn from unlabelled audio")
-    p.add_argument("method", help="see: auricle list")
+    p.add_argument("method", help="method or preset; see: auricle list")
     data_argument(p, "folders of audio, manifests, or both")
     training_options(p)
     p.add_argument("--preset", default="", help="configuration; see: auricle list")

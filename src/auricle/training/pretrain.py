@@ -23,7 +23,7 @@ from auricle.data.loader import Key, Loader, read_item
 from auricle.data.randomness import generator, torch_seed
 from auricle.errors import AudioError, CheckpointError, ConfigError, DataError, plural
 from auricle.files import write_text
-from auricle.methods import get_method, get_preset
+from auricle.methods import find_preset, get_method, get_preset, method_names
 from auricle.methods.base import AudioEncoder, Method, MethodConfig, Objective, Trainable
 from auricle.training import checkpoint as ckpt
 from auricle.training.distributed import Group, processes
@@ -112,6 +112,8 @@ def plan(
 ) -> PretrainPlan:
     """Resolve a pretraining: preset, overrides, data, input statistics.
 
+    `method` may also be the full name of a preset, as `auricle list` prints it.
+
     With `init`, network, pretext task and input statistics are the checkpoint's, and the recipe is that of the preset
     it was made with, or of another one with the same network. With another `pretext` than the checkpoint's, its encoder
     goes on. Otherwise the statistics are measured on the data, unless
@@ -120,6 +122,7 @@ def plan(
     Raises:
         ConfigError, DataError, CheckpointError: as their messages say.
     """
+    method, preset = _named(method, preset)
     module = get_method(method)
     if "pretrain" not in module.CAPABILITIES:
         raise ConfigError(f"{method} cannot be pretrained.")
@@ -207,6 +210,18 @@ def check_rate(source: str, trained: int, asked: int) -> None:
             f"{source} was trained at {trained} Hz, not {asked}; leave out --set sample_rate: sounds of any rate are "
             "resampled."
         )
+
+
+def _named(method: str, preset: str) -> tuple[str, str]:
+    """Method and preset where the full name of a preset stands for the method ("ssamba-test")."""
+    if method in method_names():
+        return method, preset
+    owner, short = find_preset(method)
+    if short not in (get_method(owner).PRESETS if owner else ()):
+        return method, preset
+    if preset not in ("", short, f"{owner}-{short}"):
+        raise ConfigError(f"{method} is a preset, and --preset {preset} names another; give one of them.")
+    return owner, short
 
 
 def window_seconds(method: Method, config: MethodConfig) -> float:
