@@ -110,6 +110,14 @@ def test_a_result_names_its_score_and_keeps_its_clips_out_of_the_file(
     assert [row["label"] for row in written["per_class"]] == ["buzz", "chirp", "hiss"]
 
 
+def test_a_page_says_what_a_rising_loss_means_where_it_may_rise(tones: Path, pretrained: Path, tmp_path: Path) -> None:
+    items = read_data([tones]).items
+    warning = "It is no measure of progress"
+    assert warning not in pages.pretraining_page(pretrained, items).read_text()
+    run = api.pretrain("asit-test", [tones], tmp_path / "asit", steps=1, quiet=True)
+    assert warning in (run / "report.html").read_text()
+
+
 def test_a_page_shows_the_settings_that_had_an_effect(tones: Path, pretrained: Path) -> None:
     shown = used_settings(TrainConfig(steps=5, schedule="constant"), FOR_FINETUNING)
     assert {"steps", "lr", "warmup"} <= shown.keys()

@@ -159,6 +159,14 @@ def test_long_labels_keep_both_ends() -> None:
 
 
 class TestLossCurves:
+    def test_a_given_least_leaves_room_for_the_highest_marker(self) -> None:
+        rows = [{"step": s, "rank": rank} for s, rank in enumerate([11.0, 10.9, 10.95])]
+        (axes,) = panels_of(figures.loss_curves(rows, ["rank"], least=1.0))
+        low, high = axes.get_ylim()
+        assert low == 1
+        # Of an axis of some 70 mm, a marker is 1 mm.
+        assert (high - 11) / (high - low) > 0.03
+
     def test_long_series_are_smoothed_over_their_raw_values(self) -> None:
         rng = np.random.default_rng(0)
         rows = [{"step": s, "loss": 1 + 0.2 * float(rng.normal())} for s in range(1000)]

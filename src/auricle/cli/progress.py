@@ -52,5 +52,6 @@ class EmbeddingProgress:
         if self.shown:
             self.bar.update(self.task, completed=progress.seconds, total=progress.all_seconds, description=text)
         else:
-            left = (progress.all_seconds - progress.seconds) / speed if speed else float("nan")
-            print(f"embedding: {text}  {left:.0f} s left", file=sys.stderr, flush=True)
+            # Before the first window is embedded, nobody knows.
+            left = f"  {(progress.all_seconds - progress.seconds) / speed:.0f} s left" if speed else ""
+            print(f"embedding: {text}{left}", file=sys.stderr, flush=True)

@@ -83,7 +83,9 @@ def loss_curves(
     axes.margins(x=0.02)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if least is not None:
-        axes.set_ylim(bottom=least)
+        # Room for a marker above the highest value, of the axis as it is drawn.
+        highest = max(float(values.max()), least)
+        axes.set_ylim(least, highest + 0.06 * (highest - least or 1.0))
     _name_ends(axes, ends)
     return figure
 

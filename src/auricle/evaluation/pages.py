@@ -27,6 +27,7 @@ from auricle.training.run import read_json, read_metrics
 RECONSTRUCTED_CLIPS = 3
 MAPPED_CLIPS = 100
 CLASSES_SHOWN = 20
+LOSS_CAPTION = "Training and validation loss. Validation uses the same crops and masks each time."
 
 
 def pretraining_page(run: Path, train: Sequence[Item], val: Sequence[Item] = ()) -> Path:
@@ -51,7 +52,7 @@ def pretraining_page(run: Path, train: Sequence[Item], val: Sequence[Item] = ())
     report.heading("Learning")
     report.figure(
         figures.loss_curves(rows, ["loss", "val_loss"]),
-        "Training and validation loss. Validation uses the same crops and masks each time.",
+        " ".join(filter(None, (LOSS_CAPTION, model.objective.loss_note if model.objective else ""))),
         "Curves of training and validation loss over steps",
     )
     report.figure(

@@ -208,7 +208,13 @@ class Reconstruction:
 
 
 class Objective(Trainable):
-    """A pretraining objective around an encoder. A subclass writes `forward`; the rest has defaults."""
+    """A pretraining objective around an encoder. A subclass writes `forward`; the rest has defaults.
+
+    Attributes:
+        loss_note: a sentence for readers of the loss curve, if the loss does not say what they expect.
+    """
+
+    loss_note: str = ""
 
     @property
     def encoders(self) -> tuple[AudioEncoder, ...]:

@@ -104,6 +104,10 @@ class ASiTObjective(Objective):
 
     FOLLOWS = ("encoder", "projector", "decoder")
     partners = 1
+    loss_note = (
+        "It is no measure of progress: as the teacher's temperature and centres change, so do the targets, and the "
+        "loss may rise while the network learns. The effective rank and --monitor say more."
+    )
     encoder: ASiTEncoder
 
     def __init__(self, encoder: ASiTEncoder) -> None:
