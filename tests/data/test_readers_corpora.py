@@ -8,7 +8,9 @@ from layouts import lost, only, read_as, sound, sounds, text, windows
 
 from auricle.data.formats import read_data
 from auricle.data.items import AudioRef, Event
+from auricle.data.labels import read_labels
 from auricle.data.splits import folds
+from auricle.data.writers import write_data
 from auricle.errors import DataError
 
 # ESC-50 ----------------------------------------------------------------------------------------------------------
@@ -157,12 +159,20 @@ def test_audioset_strong_beside_weak(tmp_path: Path) -> None:
         "--PJHxphWEs_30000\t2.627\t7.237\t/m/09x0r\n--PJHxphWEs_30000\t0.5\t1\t/t/dd00088\n",
     )
     text(tmp_path / "mid_to_display_name.tsv", "/m/09x0r\tSpeech\n/t/dd00088\tGush\n")
-    sounds(tmp_path, "audio/--PJHxphWEs_30.wav")
+    sounds(tmp_path, "audio/--PJHxphWEs_30.wav", seconds=10)
     item = only(read_as("audioset", tmp_path))
     assert item.events == (Event(0.5, 1.0, "Gush"), Event(2.627, 7.237, "Speech"))
     assert (item.labels["label"], item.labels["split"]) == ("Speech;Gush", "train")
     alone = only(read_as("audioset", tmp_path / "audioset_train_strong.tsv"))
     assert (alone.events, alone.labels["split"]) == (item.events, "train")
+    both, strong = read_data(tmp_path), read_data(tmp_path / "audioset_train_strong.tsv")
+    assert (read_labels(both, "label").task, read_labels(strong, "label").task) == ("tagging", "detection")
+    assert read_labels(both, "label", "detection").strong([0]) == (0,)
+    write_data(strong, tmp_path / "ssast" / "list.json", "ssast")
+    assert (tmp_path / "ssast/list_class_labels_indices.csv").read_text().splitlines()[1:] == [
+        "0,/t/dd00088,Gush",
+        "1,/m/09x0r,Speech",
+    ]
 
 
 def test_audioset_counts_the_clips_of_each_kind_of_list(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from auricle.audio.read import probe
 from auricle.data.items import AudioRef, Item, Manifest, absolute
-from auricle.data.labels import read_labels
+from auricle.data.labels import read_labels, split_cells
 from auricle.errors import ConfigError, DataError, did_you_mean, printable
 from auricle.files import atomic_path, write_text
 
@@ -76,9 +76,9 @@ def _ssast(manifest: Manifest, out: Path, label: str) -> Files:
     if label not in manifest.columns:
         # Not the labels of events instead: it is the column that was asked for. This raises.
         manifest.labels_of(label)
-    names = read_labels(manifest, label).sets
+    names = _label_sets(manifest, label)
     if all(item.labels.get("mids") for item in manifest):
-        mids = read_labels(manifest, "mids").sets
+        mids = _label_sets(manifest, "mids")
     else:
         mids = tuple(tuple(name.replace(",", "_") for name in several) for several in names)
     pairs = {pair for m, n in zip(mids, names, strict=True) for pair in zip(m, n, strict=False)}
@@ -98,6 +98,12 @@ def _ssast(manifest: Manifest, out: Path, label: str) -> Files:
     }
     files[out.with_name(f"{out.stem}_class_labels_indices.csv")] = lambda path: write_text(path, _table(rows))
     return files
+
+
+def _label_sets(manifest: Manifest, column: str) -> tuple[tuple[str, ...], ...]:
+    """The labels of each cell in its own order, which events in time do not keep."""
+    labels = read_labels(manifest, column)
+    return split_cells([item.labels.get(column, "") for item in manifest]) if labels.events else labels.sets
 
 
 def _lhotse(manifest: Manifest, out: Path, label: str) -> Files:

@@ -54,7 +54,8 @@ def detect(path: Path) -> Match | None:
 
 
 def read(path: Path) -> Manifest:
-    """Columns: label (display names where class_labels_indices.csv or mid_to_display_name.tsv is near), mids, split.
+    """Columns: label (display names where class_labels_indices.csv or mid_to_display_name.tsv is near), mids, split; of
+    lists with strong labels alone, annotation (strong), which makes them a task of detection.
 
     The sound of segment (id, start, end) is a file below the folder that is called by the id, with or without `Y`
     before it and start, or start and end, behind it in seconds or milliseconds. A file called by the id alone that is
@@ -64,6 +65,7 @@ def read(path: Path) -> Manifest:
     root = path if path.is_dir() else path.parent
     sounds = {stem_of(file.name): str(file) for file in files_below(root) if is_sound(file.name)}
     names = _display_names(root)
+    all_strong = all(_kind(file) == "strong" for file in lists)
     entries: dict[str, Entry] = {}
     # By kind of list, as a clip may be in both: the published number, and the clips of lists that have one.
     published: dict[str, int] = {}
@@ -81,6 +83,8 @@ def read(path: Path) -> Manifest:
                 "split": split,
             }
             named = tuple(dataclasses.replace(event, label=names.get(event.label, event.label)) for event in events)
+            if all_strong:
+                labels["annotation"] = "strong"
             if entry.id in entries:  # in the weak list too, whose labels stand
                 labels, named = dict(entries[entry.id].labels), (*entries[entry.id].events, *named)
             entries[entry.id] = dataclasses.replace(entry, labels=labels, events=named)
