@@ -15,6 +15,7 @@ from auricle.data.items import Event
 from auricle.data.labels import Labels
 from auricle.errors import CheckpointError
 from auricle.training.detection import annotation_weights, for_detection
+from auricle.training.finetune import plan
 from launch import run_and_kill
 from scenes import write_scenes
 
@@ -31,6 +32,18 @@ def test_kinds_of_labels_are_heard_equally_often() -> None:
     assert balanced[0] > 0.99
     assert np.allclose([balanced[:2].sum(), balanced[2], balanced[3:].sum()], 1)
     assert annotation_weights(labels, (0, 1), None) is None
+
+
+def test_unlabelled_clips_are_drawn_for_a_mean_teacher_only(tmp_path: Path) -> None:
+    data = write_scenes(tmp_path / "scenes", ["train"] * 4 + ["test"] * 2)
+    stated = ["annotation", "", "none", "none", "", "", ""]
+    rows = zip((data / "manifest.csv").read_text().split(), stated, strict=True)
+    (data / "manifest.csv").write_text("\n".join(map(",".join, rows)) + "\n")
+    taught, alone = (plan("ssast-test", data, random_weights=0, settings={"consistency": weight}) for weight in (2, 0))
+    assert taught.fold.train == (0, 1, 2, 3)
+    assert alone.fold.train == (0, 3)
+    assert taught.fold.note == ""
+    assert alone.fold.note.startswith("2 unlabelled clips left out of the training")
 
 
 def test_a_presets_training_keeps_what_detection_uses() -> None:

@@ -47,7 +47,7 @@ def usable_events(manifest: Manifest) -> tuple[tuple[tuple[Event, ...], ...], tu
 
 
 def _advice(late: Sequence[tuple[Item, Event]]) -> str:
-    if all(event.onset / 1000 < item.duration for item, event in late):
+    if all(10 < event.onset < 1000 * item.duration for item, event in late):
         return ": are these milliseconds? Give seconds"
     return ": are these times of longer recordings? Give seconds from the start of each clip"
 

@@ -62,12 +62,17 @@ class Labels:
         """
         targets = multi_hot([self.sets[i] for i in indices], classes)
         if self.events:
-            targets[[self.events[i] is None and not self.sets[i] for i in indices]] = np.nan
+            unknown = set(self.unlabelled(indices))
+            targets[[i in unknown for i in indices]] = np.nan
         return targets
 
     def strong(self, indices: Sequence[int]) -> tuple[int, ...]:
         """Those of some items whose events are known: only they can be scored."""
         return tuple(i for i in indices if self.events[i] is not None)
+
+    def unlabelled(self, indices: Sequence[int]) -> tuple[int, ...]:
+        """Those of some items of which nothing is known, for detection."""
+        return tuple(i for i in indices if self.events and self.events[i] is None and not self.sets[i])
 
     @property
     def compound(self) -> str:

@@ -16,7 +16,9 @@ from auricle.data.events import untaught
 from auricle.data.items import Manifest
 from auricle.data.labels import Labels
 from auricle.data.loader import WaveCache
+from auricle.data.splits import Fold
 from auricle.data.targets import frame_targets
+from auricle.errors import plural
 from auricle.metrics import PSDS, PSDS1, collar_counts, segment_counts
 from auricle.tasks.decoding import FILTERS, choose_decoding
 from auricle.tasks.detection import FILTER_SECONDS, THRESHOLD, Detector, odd_frames
@@ -46,6 +48,19 @@ def label_notes(labels: Labels, classes: Sequence[str], tested: Sequence[int]) -
     """
     missed = untaught(labels.classes(tested), classes) if labels.task == "detection" else ""
     return [*labels.notes, *([missed] if missed else [])]
+
+
+def without_unlabelled(fold: Fold, labels: Labels) -> Fold:
+    """The fold without training clips of which nothing is known, from which nothing but a mean teacher is learned."""
+    unlabelled = labels.unlabelled(fold.train)
+    if not unlabelled:
+        return fold
+    note = (
+        f"{plural(len(unlabelled), 'unlabelled clip')} left out of the training: nothing is learned from such without "
+        "a mean teacher, --set consistency=2."
+    )
+    train = tuple(sorted(set(fold.train) - set(unlabelled)))
+    return dataclasses.replace(fold, train=train, note=" ".join(filter(None, (fold.note, note))))
 
 
 def annotation_weights(

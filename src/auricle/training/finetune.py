@@ -38,6 +38,7 @@ from auricle.training.detection import (
     annotation_weights,
     for_detection,
     label_notes,
+    without_unlabelled,
 )
 from auricle.training.distributed import Group, processes
 from auricle.training.job import Job
@@ -249,6 +250,7 @@ def _for_fold(common: FinetunePlan, fold: Fold) -> FinetunePlan:
     labels, seed = common.labels, common.seed
     if labels.task == "detection":
         fold = dataclasses.replace(fold, val=labels.strong(fold.val), test=labels.strong(fold.test))
+        fold = fold if common.train.consistency else without_unlabelled(fold, labels)
     if common.train.val_fraction and not fold.val:
         judged = labels.strong(fold.train) if labels.task == "detection" else fold.train
         val = holdout(judged, labels.strata, common.train.val_fraction, seed, common.manifest.ids)
