@@ -81,6 +81,7 @@ _TINY: dict[str, Any] = {
     "projector_out": 32,
     "decoder_hidden": 64,
     "decoder_out": 32,
+    **shared.TINY_LATENT,
 }
 
 _NOTES = {
@@ -114,5 +115,7 @@ PRESETS |= {
     "base-latent": shared.latent(
         PRESETS["base"], shared.LATENT_PRETRAINING, "the base model by masked latent prediction", drop_path=0.0
     ),
-    "demo-latent": shared.latent(PRESETS["demo"], _SHORT_PRETRAINING, "demo by masked latent prediction"),
+    "demo-latent": shared.latent(
+        PRESETS["demo"], dataclasses.replace(_SHORT_PRETRAINING, batch_size=8), "demo by masked latent prediction"
+    ),
 }

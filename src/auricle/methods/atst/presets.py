@@ -136,7 +136,10 @@ FRAME_PRESETS: dict[str, Preset] = {
         note="six layers, views of 2 s: minutes on two cores",
     ),
     "test": Preset(
-        FrameConfig(**{**SHORT, **TINY, **shared.SHORT_LATENT}), TEST_PRETRAIN, TEST_FINETUNE, note=TEST_NOTE
+        FrameConfig(**{**SHORT, **TINY, **shared.SHORT_LATENT, **shared.TINY_LATENT}),
+        TEST_PRETRAIN,
+        TEST_FINETUNE,
+        note=TEST_NOTE,
     ),
 }
 FRAME_PRESETS |= {

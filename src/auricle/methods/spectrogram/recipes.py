@@ -123,16 +123,15 @@ LATENT_PRETRAINING = TrainConfig(
     warmup=53_333 / 400_000,
     final_lr=0.0,
 )
-# Fewer masks of more clips, a teacher that moves fast enough for some hundred steps, and patches as targets beside it,
-# which say something before it does.
+# Fewer masks of more clips, and a teacher that moves fast enough for some hundred steps (docs/latent.md).
 SHORT_LATENT: dict[str, Any] = {
     "latent_clones": 8,
     "latent_keep": 0.25,
-    "latent_block": 2,
     "latent_decoder_depth": 4,
-    "latent_reconstruction": 1.0,
-    "latent_momentum": 0.95,
+    "latent_momentum": 0.98,
 }
+# For tests, with everything that there is.
+TINY_LATENT: dict[str, Any] = {"latent_block": 2, "latent_reconstruction": 1.0}
 
 # Short trainings on two cores: minutes, on windows of 1.1 s, and milliseconds a step for tests.
 DEMO_PRETRAINING = TrainConfig(

@@ -106,7 +106,7 @@ PRESETS: dict[str, Preset] = {size: _official(size) for size in _SIZES} | {
         note="six layers, windows of 1.1 s: minutes on two cores",
     ),
     "test": Preset(
-        dataclasses.replace(_SHORT, width=48, depth=4, window_frames=64),
+        dataclasses.replace(_SHORT, width=48, depth=4, window_frames=64, **shared.TINY_LATENT),
         shared.TEST_PRETRAINING,
         shared.TEST_FINETUNING,
         note="for tests: a step takes milliseconds",

@@ -81,7 +81,7 @@ PRESETS: dict[str, Preset] = {f"{size}-{mode}": _official(size, mode) for size i
         note="six layers, windows of 1.1 s: minutes on two cores",
     ),
     "test": Preset(
-        dataclasses.replace(_SHORT, width=48, depth=2, heads=3, window_frames=64),
+        dataclasses.replace(_SHORT, width=48, depth=2, heads=3, window_frames=64, **shared.TINY_LATENT),
         shared.TEST_PRETRAINING,
         shared.TEST_FINETUNING,
         note="for tests: a step takes milliseconds",
