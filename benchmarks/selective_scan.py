@@ -257,7 +257,8 @@ def tables(options: argparse.Namespace) -> str:
     command = "`python benchmarks/selective_scan.py --write`"
     parts = [
         f"Made by {command}: {machine(1)}. One thread, pinned to one core, CPU time; batch 1, {CHANNELS} channels, "
-        f"{STATES} states (SSAMBA-tiny), float32, softplus, D and z. Other jobs on the machine share its caches only.",
+        f"{STATES} states (SSAMBA-tiny), float32, softplus, D and z. CPU time leaves out what other jobs take; "
+        f"core, caches and memory are shared with them: the load was {os.getloadavg()[1]:.0f} at the start.",
         "### Beside a loop and plain torch",
         "The loop follows the official reference operation by operation. Plain torch is what a machine without a "
         "compiler uses. ggml is the library of llama.cpp, as the package ggml-python builds it.",
