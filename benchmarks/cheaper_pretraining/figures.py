@@ -47,22 +47,17 @@ class Contest:
 
 
 def contests(study: Study) -> list[Contest]:
-    """The encoders whose random networks and both tasks have been probed at the largest budget."""
-    made, speeds, largest = [], study.speeds(), study.settings.minutes[-1]
+    """The encoders whose random networks have been probed, with the budgets at which both tasks have been."""
+    made, speeds = [], study.speeds()
     for method in METHODS:
         probes = {name: record for name, record in study.probes(method) if record}
-        if not {*RANDOM, *(f"{task}-{largest:g}" for task in TASKS)} <= probes.keys():
+        done = [m for m in study.settings.minutes if all(f"{task}-{m:g}" in probes for task in TASKS)]
+        if not done or not set(RANDOM) <= probes.keys():
             continue
         found = lines_of(probes, HEADS[0])
         curves = {
             task: [
-                Point(
-                    m,
-                    round(m * round(60 / speeds[method][task])),
-                    mean_gain(found, f"{task}-{m:g}"),
-                )
-                for m in study.settings.minutes
-                if f"{task}-{m:g}" in probes
+                Point(m, round(m * round(60 / speeds[method][task])), mean_gain(found, f"{task}-{m:g}")) for m in done
             ]
             for task in TASKS
         }

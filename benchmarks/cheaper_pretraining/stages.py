@@ -56,10 +56,10 @@ class Study:
                     bench = self.bench(method, task, minutes, speeds)
                     bench.pretrained(CORPUS, minutes)
                     bench.probed(f"{CORPUS}-{minutes:g}")
-        for method in METHODS:
-            bench = self.bench(method, TASKS[0], self.settings.minutes[0], speeds)
-            for name in RANDOM:
-                bench.probed(name)
+                    if (task, minutes) == (TASKS[0], self.settings.minutes[0]):
+                        # The network and input statistics of this run.
+                        for name in RANDOM:
+                            bench.probed(name)
 
     def bench(self, method: str, task: str, minutes: float, speeds: Mapping[str, Mapping[str, float]]) -> Bench:
         """The pretraining of a method by a task for so many minutes, and its probe."""

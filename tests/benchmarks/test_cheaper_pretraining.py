@@ -87,8 +87,8 @@ def test_the_page_says_what_the_records_say(tmp_path: Path, monkeypatch: pytest.
     made = study(tmp_path)
     write_probes(tmp_path, "ssast", RANDOM | {"paper-1": 0.6, "latent-1": 0.7, "paper-4": 0.8, "latent-4": 0.9})
     write_probes(tmp_path, "asit", RANDOM | {"paper-1": 0.6, "latent-1": 0.5, "paper-4": 0.8, "latent-4": 0.7})
-    # Of the third encoder, a budget is missing.
-    write_probes(tmp_path, "atst-frame", RANDOM | {"paper-1": 0.6, "latent-1": 0.5})
+    # Of the third encoder, one task is missing.
+    write_probes(tmp_path, "atst-frame", RANDOM | {"paper-1": 0.6})
     text = part("page").write_page(made, tmp_path / "docs").read_text()
     assert "`python -m benchmarks.cheaper_pretraining --minutes 1,4 --page`" in text
     # Between 60 and 240 seconds, half the way on a logarithmic scale.
@@ -102,6 +102,18 @@ def test_the_page_says_what_the_records_say(tmp_path: Path, monkeypatch: pytest.
     found = json.loads((tmp_path / "results.json").read_text())["encoders"]
     assert found["ssast"]["latent_reaches_the_papers_end_after_minutes"] == pytest.approx(2.0)
     assert found["asit"]["curves"]["latent"][1]["gain"]["value"] == pytest.approx(0.2)
+
+
+def test_a_study_that_was_stopped_is_judged_by_the_budgets_it_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = importlib.import_module("benchmarks.ssast_real_data.stages").Bench
+    monkeypatch.setattr(bench, "__init__", lambda self, out, *_: setattr(self, "out", out))
+    made = study(tmp_path)
+    write_probes(tmp_path, "ssast", RANDOM | {"paper-1": 0.6, "latent-1": 0.7, "paper-4": 0.8})
+    (found,) = part("figures").contests(made)
+    assert (found.aim.minutes, found.aim.gain.value) == (1, pytest.approx(0.1))
+    assert found.reached == 1
 
 
 def test_help_needs_no_recordings(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
