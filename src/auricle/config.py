@@ -43,14 +43,15 @@ class TrainConfig:
     For fine-tuning: `loss` is cross-entropy over classes that exclude each other, or one yes-or-no question per class;
     "auto" takes the first to tell classes apart, the second for tagging. `head` reads the pooled output, a learned
     mixture of the layers ("mix"), or the last `head_layers` through batch normalisation ("batchnorm"); with `freeze` it
-    alone learns. `balanced` draws clips so that rare labels come as often as common ones.
+    alone learns, or it and the last `tuned_layers` of the encoder. `balanced` draws clips so that rare labels come as
+    often as common ones.
     `mixup` is the probability of mixing a clip with another one, whose share is drawn from Beta(`mixup_alpha`,
     `mixup_alpha`): their waveforms, or with `mix_spectrograms` their powers; `resize_crop` stretches random crops of
     spectrograms. `distil` is the share of a teacher's word in the loss; `teacher_trains` runs it in training mode.
     For detection (`auricle.tasks.detection`): `collar` is how many seconds an event may be off when thresholds and
-    filters are chosen, `frame_pooling` how a weakly labelled clip's probability follows from those of its frames,
-    `consistency` the weight of agreeing with a mean teacher (0: none), reached after the share `ramp` of the budget,
-    and `teacher_momentum` how slowly that teacher follows.
+    filters are chosen, `frame_norm` whether the head normalises each time step, `frame_pooling` how a weakly labelled
+    clip's probability follows from those of its frames, `consistency` the weight of agreeing with a mean teacher (0:
+    none), reached after the share `ramp` of the budget, and `teacher_momentum` how slowly that teacher follows.
     `window_seconds` is what the network hears at once when it is applied; 0: as much as `crop_seconds`.
     `average_epochs` (first, last) makes the final weights the mean of those at the ends of these epochs; 0, 0 does not.
     """
@@ -83,8 +84,10 @@ class TrainConfig:
     head: Literal["linear", "mix", "batchnorm"] = "linear"
     head_layers: int = 1
     freeze: bool = False
+    tuned_layers: int = 0
     balanced: bool = False
     collar: float = 0.2
+    frame_norm: bool = True
     frame_pooling: Literal["linear_softmax", "attention"] = "linear_softmax"
     consistency: float = 0.0
     ramp: float = 0.25
@@ -123,7 +126,7 @@ class TrainConfig:
                     "final_lr",
                     "window_seconds",
                 ),
-                *("collar", "consistency"),
+                *("collar", "consistency", "tuned_layers"),
                 *("decay_start", "mask_freq", "mask_time", "validate_every", "max_bad_fraction"),
             ),
             shares=("warmup", "mixup", "label_smoothing", "val_fraction", "ramp", "teacher_momentum"),
@@ -132,6 +135,8 @@ class TrainConfig:
             raise ConfigError("the budget is empty: steps is 0 and epochs is 0; set one of them above 0.")
         if self.batch_size % self.accumulate:
             raise ConfigError(f"batch_size ({self.batch_size}) must be a multiple of accumulate ({self.accumulate}).")
+        if self.tuned_layers and not self.freeze:
+            raise ConfigError("tuned_layers are what learns of a frozen encoder; add --set freeze=true.")
         first, last = self.average_epochs
         if self.average_epochs != (0, 0) and not 1 <= first <= last:
             raise ConfigError(f"average_epochs must be a first and a last epoch, from 1 on, got {first}, {last}.")

@@ -28,7 +28,12 @@ from auricle.training.optim import build_optimizer
 
 RATE = 16000
 CLASSES = ("a", "b", "c")
-RECIPES = [(method, name) for method in ("atst-clip", "atst-frame") for name in get_method(method).RECIPES]
+RECIPES = [
+    (method, name)
+    for method in ("atst-clip", "atst-frame")
+    for name, recipe in get_method(method).RECIPES.items()
+    if recipe.task != "detection"
+]
 
 
 def classifier(method: str = "atst-frame", seed: int = 0, **options: Any) -> Classifier:

@@ -13,9 +13,9 @@ import auricle
 from auricle.config import TrainConfig
 from auricle.data.items import Event
 from auricle.data.labels import Labels
-from auricle.errors import CheckpointError
+from auricle.errors import CheckpointError, ConfigError
 from auricle.training.detection import annotation_weights, for_detection
-from auricle.training.finetune import plan
+from auricle.training.finetune import build, finetune, plan
 from launch import run_and_kill
 from scenes import write_scenes
 
@@ -44,6 +44,40 @@ def test_unlabelled_clips_are_drawn_for_a_mean_teacher_only(tmp_path: Path) -> N
     assert alone.fold.train == (0, 3)
     assert taught.fold.note == ""
     assert alone.fold.note.startswith("2 unlabelled clips left out of the training")
+
+
+@pytest.mark.parametrize(
+    ("method", "recipe"), [("atst-frame", "desed"), ("atst-frame", "audioset-strong"), ("atst-clip", "audioset-strong")]
+)
+def test_a_published_recipe_trains_what_it_says(method: str, recipe: str, tmp_path: Path) -> None:
+    data = write_scenes(tmp_path / "scenes", ["train", "train", "val", "test"] * 2)
+    settings = {"batch_size": 4, "warmup": 0.0}
+    planned = plan(f"{method}-test", data, recipe=recipe, random_weights=0, steps=1, settings=settings)
+    begun = build(planned).train()
+    run = finetune(planned, tmp_path / "run", quiet=True)
+    ended = load_file(run / "step-000001" / "weights.safetensors")
+    moved = {name for name, value in begun.state_dict().items() if not np.array_equal(value.numpy(), ended[name])}
+    learn = {name for name, parameter in begun.named_parameters() if parameter.requires_grad}
+    # The biases of keys move by rounding errors only, and thresholds are chosen.
+    assert moved - {"thresholds", "filters"} <= learn
+    assert any(name.startswith("head.linear") for name in moved)
+    assert not any(name.startswith("head.norm") for name in ended)
+    last = max(int(name.split(".")[2]) for name in learn if name.startswith("encoder.blocks"))
+    assert any(name.startswith(f"encoder.blocks.{last}.") for name in moved)
+    assert any(name.startswith("encoder.blocks.0.") for name in learn) == (recipe != "desed")
+    training = [part.training for part in begun.encoder.blocks]  # type: ignore[union-attr]
+    assert training == ([False] * last + [True] if recipe == "desed" else [True] * (last + 1))
+    assert ("head.attention.weight" in ended) == (recipe == "desed")
+    assert auricle.load(run).detector is not None
+
+
+def test_what_cannot_be_frozen_is_refused(tmp_path: Path) -> None:
+    data = write_scenes(tmp_path / "scenes", ["train", "train", "val", "test"])
+    with pytest.raises(ConfigError, match="add --set freeze=true"):
+        plan("atst-frame-test", data, random_weights=0, settings={"tuned_layers": 1})
+    frozen = plan("atst-frame-test", data, random_weights=0, settings={"freeze": True, "tuned_layers": 9})
+    with pytest.raises(ConfigError, match="tuned_layers=9, but this network has 2 layers"):
+        build(frozen)
 
 
 def test_a_presets_training_keeps_what_detection_uses() -> None:

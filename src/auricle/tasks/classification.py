@@ -20,6 +20,7 @@ from auricle.data.labels import Task
 from auricle.errors import ConfigError
 from auricle.methods.base import AudioEncoder, Encoded, SpectrogramEncoder, Trainable
 from auricle.nn.heads import BatchNormHead, ClassifierHead, LayerMixHead
+from auricle.tasks.freezing import freeze as freeze_encoder
 from auricle.tasks.mixing import SpectrogramMixing
 from auricle.tasks.windows import Window, clip_means, encode
 
@@ -42,7 +43,7 @@ class Classifier(Trainable):
     Args:
         encoder: any; augmentation of features needs a `SpectrogramEncoder`, between whose halves it works.
         mixing: of spectrograms and labels with those of other clips, before the rest of the augmentation.
-        freeze: whether the encoder stays as it is.
+        freeze: whether the encoder stays as it is, but for its last `tuned_layers` layers.
 
     Raises:
         ConfigError: augmentation for another encoder.
@@ -63,6 +64,7 @@ class Classifier(Trainable):
         label_smoothing: float = 0.0,
         mixing: SpectrogramMixing | None = None,
         freeze: bool = False,
+        tuned_layers: int = 0,
     ) -> None:
         super().__init__()
         self.encoder = encoder
@@ -82,9 +84,7 @@ class Classifier(Trainable):
         self.label_smoothing = label_smoothing
         self.mixing = mixing or SpectrogramMixing()
         self.partners = int(self.mixing.probability > 0)
-        self.freeze = freeze
-        if freeze:
-            encoder.requires_grad_(False)
+        self.frozen = freeze_encoder(encoder, tuned_layers) if freeze else ()
         if (self.augments or self.mixing) and not isinstance(encoder, SpectrogramEncoder):
             raise ConfigError(
                 "mask_freq, mask_time, noise, mix_spectrograms and resize_crop work on a spectrogram, and this network "
@@ -145,12 +145,11 @@ class Classifier(Trainable):
         """`loss`, its `weight` (clips it is a mean over) and, unless tagging, `accuracy` of an augmented batch."""
         assert batch.targets is not None
         targets = batch.targets
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze):
-            if self.augments or self.mixing:
-                features, frames, targets = self.augmented(batch)
-                encoded = self.spectrogram_encoder.forward_features(features, frames)
-            else:
-                encoded = self.encoder(batch.audio.data, batch.audio.lengths)
+        if self.augments or self.mixing:
+            features, frames, targets = self.augmented(batch)
+            encoded = self.spectrogram_encoder.forward_features(features, frames)
+        else:
+            encoded = self.encoder(batch.audio.data, batch.audio.lengths)
         logits = self.logits(encoded).float()
         result = {
             "loss": self.training_loss(logits, targets),
@@ -161,10 +160,10 @@ class Classifier(Trainable):
         return result
 
     def train(self, mode: bool = True) -> Self:
-        """A frozen encoder stays in evaluation mode."""
+        """What is frozen stays in evaluation mode."""
         super().train(mode)
-        if self.freeze:
-            self.encoder.eval()
+        for part in self.frozen:
+            part.eval()
         return self
 
     def training_loss(self, logits: Tensor, targets: Tensor) -> Tensor:

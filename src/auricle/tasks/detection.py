@@ -6,7 +6,7 @@ B batch, S samples, T frames of the front end, t time steps, C classes, D width 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -24,7 +24,11 @@ from auricle.nn.heads import FrameHead, FramePooling, pool_frames
 from auricle.nn.schedules import sigmoid_ramp
 from auricle.nn.teacher import follow, teacher_of
 from auricle.tasks.decoding import EventDecoder
+from auricle.tasks.freezing import freeze as freeze_encoder
 from auricle.tasks.windows import encode
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 Floats = NDArray[np.float64]
 THRESHOLD = 0.5
@@ -45,6 +49,8 @@ class Detector(Trainable):
 
     Args:
         frame_width: D, see `frame_width`.
+        normalise: whether the head normalises each time step first.
+        freeze: whether the encoder stays as it is, but for its last `tuned_layers` layers.
         consistency: weight of agreeing with the teacher, from `ramp` (a share of the training) on; 0: no teacher.
         mask_freq, mask_time: widths of SpecAugment's masks, in a network that hears a spectrogram.
         momentum: of the teacher's weights per step; in the first steps less, so that it forgets where it began.
@@ -65,6 +71,9 @@ class Detector(Trainable):
         frame_width: int,
         *,
         pooling: FramePooling = "linear_softmax",
+        normalise: bool = True,
+        freeze: bool = False,
+        tuned_layers: int = 0,
         consistency: float = 0.0,
         ramp: float = 0.25,
         momentum: float = 0.999,
@@ -76,7 +85,8 @@ class Detector(Trainable):
         self.encoder = encoder
         self.classes = tuple(classes)
         self.task = "detection"
-        self.head = FrameHead(frame_width, len(self.classes), pooling)
+        self.head = FrameHead(frame_width, len(self.classes), pooling, normalise)
+        self.frozen = freeze_encoder(encoder, tuned_layers) if freeze else ()
         self.consistency, self.ramp, self.momentum = consistency, ramp, momentum
         self.mask_freq, self.mask_time = mask_freq, mask_time
         if self.augments and not isinstance(encoder, SpectrogramEncoder):
@@ -96,6 +106,7 @@ class Detector(Trainable):
         """What a checkpoint records to build the network again."""
         pooling = "linear_softmax" if self.head.attention is None else "attention"
         facts = {"frame_width": self.head.linear.in_features, "pooling": pooling, "consistency": self.consistency}
+        facts["normalise"] = isinstance(self.head.norm, nn.LayerNorm)
         return {"kind": "detector", "task": self.task, "collar": self.collar, **facts}
 
     @property
@@ -140,6 +151,13 @@ class Detector(Trainable):
         loss = torch.stack(list(means.values())).sum()
         weight = torch.tensor(float(len(batch)), device=logits.device)
         return {"loss": loss, "weight": weight, **{name: part.detach() for name, part in means.items()}}
+
+    def train(self, mode: bool = True) -> Self:
+        """What is frozen stays in evaluation mode."""
+        super().train(mode)
+        for part in self.frozen:
+            part.eval()
+        return self
 
     @property
     def augments(self) -> bool:

@@ -27,9 +27,9 @@ from auricle.training.validation import CACHE_MB
 
 # Settings that only detection reads, and those that it does not: a roll in time would move events away from their
 # targets, and the rest is about clips.
-FOR_DETECTION = ("collar", "frame_pooling", "consistency", "ramp", "teacher_momentum")
+FOR_DETECTION = ("collar", "frame_norm", "frame_pooling", "consistency", "ramp", "teacher_momentum")
 NOT_FOR_DETECTION = (
-    *("loss", "head", "head_layers", "freeze", "noise", "label_smoothing", "average_epochs"),
+    *("loss", "head", "head_layers", "noise", "label_smoothing", "average_epochs"),
     *("mix_spectrograms", "resize_crop", "teacher_trains"),
 )
 

@@ -325,6 +325,7 @@ def build(plan: FinetunePlan) -> Classifier | Detector:
         if plan.checkpoint is None or plan.checkpoint.config["kind"] not in FINETUNED:
             encoder = method.for_finetuning(encoder, plan.train.window_seconds or plan.train.crop_seconds)
         t = plan.train
+        frozen: dict[str, Any] = {"freeze": t.freeze, "tuned_layers": t.tuned_layers}
         network: Classifier | Detector
         if plan.labels.task == "detection":
             network = (DistilledDetector if plan.teacher else Detector)(
@@ -332,6 +333,8 @@ def build(plan: FinetunePlan) -> Classifier | Detector:
                 plan.classes,
                 frame_width(encoder),
                 pooling=t.frame_pooling,
+                normalise=t.frame_norm,
+                **frozen,
                 consistency=t.consistency,
                 ramp=t.ramp,
                 momentum=t.teacher_momentum,
@@ -352,7 +355,7 @@ def build(plan: FinetunePlan) -> Classifier | Detector:
                 noise=t.noise,
                 label_smoothing=t.label_smoothing,
                 mixing=SpectrogramMixing(t.mixup if t.mix_spectrograms else 0.0, t.mixup_alpha, t.resize_crop),
-                freeze=t.freeze,
+                **frozen,
             )
         if plan.teacher and isinstance(network, DistilledClassifier | DistilledDetector):
             teach(network, plan.teacher, t)

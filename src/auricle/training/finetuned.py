@@ -28,7 +28,8 @@ def build_detector(checkpoint: Checkpoint) -> Detector:
         CheckpointError: its list of classes is damaged.
     """
     options = {key: checkpoint.config[key] for key in ("frame_width", "pooling", "consistency", "collar")}
-    return Detector(_encoder(checkpoint), class_names(checkpoint), **options)
+    normalise = checkpoint.config.get("normalise", True)
+    return Detector(_encoder(checkpoint), class_names(checkpoint), **options, normalise=normalise)
 
 
 def _encoder(checkpoint: Checkpoint) -> AudioEncoder:

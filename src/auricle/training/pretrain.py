@@ -49,8 +49,8 @@ SAME_STATISTICS = 1e-3
 # Settings that pretraining has no use for: SSAST's authors pretrain without augmentation, and there are no labels.
 FOR_FINETUNING = (
     *("mixup", "mask_freq", "mask_time", "noise", "label_smoothing", "head_lr_factor"),
-    *("loss", "head", "balanced", "average_epochs", "window_seconds"),
-    *("collar", "frame_pooling", "consistency", "ramp", "teacher_momentum"),
+    *("loss", "head", "freeze", "tuned_layers", "balanced", "average_epochs", "window_seconds"),
+    *("collar", "frame_norm", "frame_pooling", "consistency", "ramp", "teacher_momentum"),
 )
 MONITOR_FILE = "monitor.json"
 # What the names of an encoder's weights begin with in every checkpoint.
