@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from unittest import mock
 
 import torch
+from benchmarks.official_scan import loop
 from torch import Tensor, nn
 
 from auricle.kernels import reference
@@ -62,25 +63,32 @@ def our_ssamba(size: Size, tokens: int) -> nn.Module:
 
 
 def looped_ssamba(size: Size, tokens: int) -> nn.Module:
-    """The same network, its scans and convolutions operation by operation, as the official functions for CPUs do."""
-
-    def scan(*tensors: Tensor, reverse: bool) -> Tensor:
-        return reference.selective_scan(*tensors, True, reverse=reverse)[0]  # type: ignore[arg-type]
-
-    return OtherKernels(our_ssamba(size, tokens), scan, plain_convolutions)
+    """The same network, its scans operation by operation and its convolutions in plain torch, as the official functions
+    for CPUs compute them."""
+    return OtherKernels(our_ssamba(size, tokens), either_way(loop), plain_convolutions)
 
 
 def mamba_ssm_ssamba(size: Size, tokens: int) -> nn.Module:
     """The same network with the scan of the package mamba_ssm, which needs a GPU of NVIDIA, and our convolutions."""
     from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
 
-    def scan(*tensors: Tensor, reverse: bool) -> Tensor:
-        # The package knows one direction; its steps have to be neighbours in memory.
-        u, delta, a, b, c, d, z, bias = (x.flip(-1) if reverse and x.ndim == 3 else x for x in tensors)
-        y: Tensor = selective_scan_fn(*(x.contiguous() for x in (u, delta, a, b, c, d, z, bias)), True)
+    def scan(*tensors: Tensor) -> Tensor:
+        # Its steps have to be neighbours in memory.
+        y: Tensor = selective_scan_fn(*(x.contiguous() for x in tensors), True)
+        return y
+
+    return OtherKernels(our_ssamba(size, tokens), either_way(scan), mamba.bidirectional_conv1d)
+
+
+def either_way(scan: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """A scan that knows one direction, of u, delta, A, B, C, D, z and the bias of the step size, in both: for the other
+    one, its input and output are turned round."""
+
+    def turned(*tensors: Tensor, reverse: bool) -> Tensor:
+        y = scan(*(x.flip(-1) if reverse and x.ndim == 3 else x for x in tensors))
         return y.flip(-1) if reverse else y
 
-    return OtherKernels(our_ssamba(size, tokens), scan, mamba.bidirectional_conv1d)
+    return turned
 
 
 def plain_convolutions(x: Tensor, weight: Tensor, bias: Tensor, silu: bool, lengths: None, reverse: bool) -> Tensor:
