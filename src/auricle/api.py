@@ -29,6 +29,7 @@ from auricle.inference.table import Library
 from auricle.inference.table import check_place as check_place
 from auricle.inference.table import open_library as open_library
 from auricle.methods import get_method, get_preset, method_names, preset_names
+from auricle.tasks.pooling import Layers
 from auricle.training import finetune as _finetune
 from auricle.training import pretrain as _pretrain
 from auricle.training.distributed import processes
@@ -270,9 +271,9 @@ def input_statistics(model: str, data: Data, seed: int = 0) -> dict[str, float]:
 
 
 def embed(
-    model: str | Path | Model, sounds: Paths, *, frames: bool = False, rows: str = "clips"
+    model: str | Path | Model, sounds: Paths, *, frames: bool = False, rows: str = "clips", layers: Layers = None
 ) -> tuple[dict[str, NDArray[Any]], list[AudioError]]:
-    """Embed files and folders of audio, into memory.
+    """Embed files and folders of audio, into memory; `layers` as in `embed_library`.
 
     Returns:
         Arrays by name, as `auricle embed --out FILE.npz` writes them, and what could not be read: `paths`, `starts` and
@@ -283,7 +284,7 @@ def embed(
         AudioError, DataError: nothing could be embedded.
     """
     loaded = model if isinstance(model, Model) else load(model)
-    return embed_arrays(loaded, expand(_list(sounds)), rows=rows, frames=frames)
+    return embed_arrays(loaded, expand(_list(sounds)), rows=rows, frames=frames, layers=layers)
 
 
 def embed_library(
@@ -293,6 +294,7 @@ def embed_library(
     *,
     rows: str = "",
     frames: bool = False,
+    layers: Layers = None,
     format: str = "",
     tell: Tell | None = None,
 ) -> Library:
@@ -301,6 +303,8 @@ def embed_library(
     Args:
         rows: "windows" or "clips"; if empty, windows in .parquet and clips in .npz.
         frames: also one vector per time step; only in .npz.
+        layers: blocks that stand side by side in each vector, such as "all" or [10, 11, 12], instead of the last one as
+            the method's paper pools it.
         format: layout of folders, instead of detecting it.
         tell: called with an `inference.libraries.Progress` as the work goes on.
 
@@ -313,7 +317,8 @@ def embed_library(
     """
     check_place(Path(out), frames)
     loaded = model if isinstance(model, Model) else load(model)
-    return _embed_library(loaded, expand(_list(sounds), format), out, rows=rows, frames=frames, tell=tell)
+    files = expand(_list(sounds), format)
+    return _embed_library(loaded, files, out, rows=rows, frames=frames, layers=layers, tell=tell)
 
 
 def predict(

@@ -186,7 +186,7 @@ def test_a_short_rest_counts_less_than_a_full_window() -> None:
     length = network.window_hop + samples(20)
     full, rest = encode(network, [noise(length)], CPU)
     assert (full.steps, rest.steps) == (4, 2)
-    want = (full.pooled() * 4 + rest.pooled() * 2) / 6
+    want = (full.vector() * 4 + rest.vector() * 2) / 6
     np.testing.assert_allclose(embed_clip(network, [noise(length)], CPU), want, atol=1e-6)
 
 

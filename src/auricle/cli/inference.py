@@ -42,6 +42,11 @@ def add(verbs: Verbs) -> None:
         help="one vector per window or per file (windows in .parquet, clips in .npz)",
     )
     p.add_argument("--frames", action="store_true", help="also one vector per time step, with times (.npz)")
+    p.add_argument(
+        "--layers",
+        metavar="L",
+        help="blocks side by side, such as 1,6,9-12 or all, instead of the last one as the paper pools it",
+    )
     p.add_argument("--quiet", action="store_true", help="no progress")
 
     p = verb(verbs, "search", run_search, "find the sounds of a library that are most like another")
@@ -80,7 +85,9 @@ def run_embed(args: argparse.Namespace) -> int:
         raise ConfigError(f"--out {out} cannot be written: a part of its path is a file.") from None
     sounds = api.expand(args.paths, args.format, tell)
     with EmbeddingProgress(args.quiet) as progress:
-        library = api.embed_library(args.model, sounds, out, rows=args.rows, frames=args.frames, tell=progress)
+        library = api.embed_library(
+            args.model, sounds, out, rows=args.rows, frames=args.frames, layers=args.layers, tell=progress
+        )
     print(f"{out}: {plural(len(library), 'embedding')} of {library.metadata['dim']} dimensions")
     return _report_bad(library.bad_files)
 

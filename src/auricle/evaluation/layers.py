@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -11,7 +10,7 @@ import numpy as np
 
 from auricle.data.splits import Fold, stratified_folds
 from auricle.errors import ConfigError
-from auricle.tasks.pooling import POOLINGS, Pooling
+from auricle.tasks.pooling import POOLINGS, Pooling, block_index
 
 INNER_FOLDS = 3
 Rows = tuple[int, ...]
@@ -48,12 +47,12 @@ def reading(layers: str | int, pooling: str, depth: int) -> Reading:
     if text in ("all", "mix"):
         chosen, use = tuple(range(depth)), "best" if text == "all" else "mix"
     else:
-        number = -1 if text == "last" else int(text) if re.fullmatch(r"-?\d{1,9}", text) else 0
-        if not 1 <= abs(number) <= depth:
+        index = depth - 1 if text == "last" else block_index(text, depth)
+        if index is None:
             raise ConfigError(
                 f"--layers {text}: the network has {depth} blocks; give 1 to {depth}, -{depth} to -1, last, all or mix."
             )
-        chosen, use = (number - 1 if number > 0 else depth + number,), "one"
+        chosen, use = (index,), "one"
     only_last = chosen == (depth - 1,)
     pooling = pooling or ("own" if only_last else "mean")
     if pooling not in POOLINGS:

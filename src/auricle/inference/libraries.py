@@ -38,6 +38,7 @@ from auricle.inference.table import (
     open_library,
     write_table,
 )
+from auricle.tasks.pooling import Layers, frames_of, layer_indices, vector_width, vectors_of
 from auricle.tasks.windows import encode_pool
 from auricle.training.signals import caught_signals, interruption
 
@@ -66,6 +67,7 @@ def embed_library(
     *,
     rows: str = "",
     frames: bool = False,
+    layers: Layers = None,
     tell: Tell | None = None,
 ) -> Library:
     """Embed files into a table, or go on with it where the same call was killed; see `table.py` for its schema.
@@ -78,17 +80,20 @@ def embed_library(
         rows: "windows" of the encoder's length, or "clips", a mean over a file's windows weighted by their time steps;
             if empty, windows in .parquet and clips in .npz.
         frames: also one vector per time step; only in .npz.
+        layers: blocks that stand side by side in each vector, instead of the last one as the paper pools it; see
+            `tasks.pooling.Layers`.
         tell: called after each window that is read, and at the end.
 
     Raises:
-        ConfigError: `out` cannot be written; or what was begun there, or lies there, is of another model.
+        ConfigError: `out` cannot be written; no such layer; or what was begun there, or lies there, is of another
+            model.
         AudioError, DataError: not one file can be embedded.
         Interrupted: a signal came; finished parts are saved.
     """
     out = Path(out)
     check_place(out, frames)
     rows = rows or ("clips" if out.suffix == ".npz" else "windows")
-    plan = _plan(model, files, rows, frames)
+    plan = _plan(model, files, rows, frames, layers)
     if (finished := _finished(out, plan)) is not None:
         return finished
     folder = out.with_name(f"{out.name}.parts")
@@ -98,14 +103,14 @@ def embed_library(
 
 
 def embed_arrays(
-    model: Model, files: Sequence[str | Path], *, rows: str = "clips", frames: bool = False
+    model: Model, files: Sequence[str | Path], *, rows: str = "clips", frames: bool = False, layers: Layers = None
 ) -> tuple[dict[str, NDArray[Any]], list[AudioError]]:
     """What `embed_library` would write to an .npz file, as arrays by name, and what could not be read.
 
     Raises:
         AudioError, DataError: not one file can be embedded.
     """
-    plan = _plan(model, files, rows, frames)
+    plan = _plan(model, files, rows, frames, layers)
     with TemporaryDirectory() as place, _embedded(model, plan, Path(place) / "parts", None) as (made, metadata):
         arrays = collect(made, metadata, frames)
         # Small enough for memory, and then they may be changed.
@@ -119,7 +124,7 @@ def _embedded(
     """The rows of a plan and their metadata, made from the parts in `folder`, which is gone after the block."""
     names = [name for name, *_ in plan["files"]]
     with open_parts(folder, {key: value for key, value in plan.items() if key != "rows"}) as parts:
-        _embed(model, names, plan["frames"], parts, tell)
+        _embed(model, names, _Asked(plan["frames"], plan["layers"] and tuple(plan["layers"])), parts, tell)
         bad = {b.file: AudioError(b.path, b.reason, b.detail) for b in parts.bad()}
         if len(bad) == len(names):
             shutil.rmtree(folder)
@@ -135,10 +140,11 @@ def identity(model: Model) -> dict[str, Any]:
     return dict(json.loads(json.dumps(whole)))
 
 
-def _plan(model: Model, files: Sequence[str | Path], rows: str, frames: bool) -> dict[str, Any]:
+def _plan(model: Model, files: Sequence[str | Path], rows: str, frames: bool, layers: Layers) -> dict[str, Any]:
     """Everything that decides what a table holds."""
     if rows not in ("windows", "clips"):
         raise ConfigError(f"rows must be 'windows' or 'clips', got '{rows}'.")
+    chosen = layer_indices(layers, model.encoder.num_layers)
     if not files:
         raise DataError("no sound was given; name files, or folders of them.")
     return {
@@ -147,6 +153,8 @@ def _plan(model: Model, files: Sequence[str | Path], rows: str, frames: bool) ->
         "precision": model.precision,
         "rows": rows,
         "frames": frames,
+        # As JSON gives it back.
+        "layers": chosen and list(chosen),
         "files": [[file, *_state(file)] for file in map(str, files)],
     }
 
@@ -203,12 +211,13 @@ def _metadata(model: Model, plan: dict[str, Any], bad: dict[int, AudioError], pa
         "version": VERSION,
         "auricle": auricle.__version__,
         "model": {**plan["model"], "kind": model.config["kind"], "path": place},
-        "layer": "last",
-        "pooling": "own",
+        # Counted from 1, as users count.
+        "layer": [index + 1 for index in plan["layers"]] if plan["layers"] else "last",
+        "pooling": "summary" if plan["layers"] else "own",
         "precision": model.precision,
         "rate": encoder.sample_rate,
         "channel": encoder.channel,
-        "dim": encoder.dim,
+        "dim": vector_width(encoder, plan["layers"]),
         "window": encoder.window_samples / encoder.sample_rate,
         "hop": encoder.window_hop / encoder.sample_rate,
         "data": {
@@ -226,6 +235,14 @@ def _metadata(model: Model, plan: dict[str, Any], bad: dict[int, AudioError], pa
 
 
 @dataclass(frozen=True)
+class _Asked:
+    """What to keep of each window beside its vector, and of which layers."""
+
+    frames: bool
+    layers: tuple[int, ...] | None
+
+
+@dataclass(frozen=True)
 class _Window:
     file: int
     start: int
@@ -236,14 +253,14 @@ class _Window:
         return self.start + len(self.wave)
 
 
-def _embed(model: Model, files: Sequence[str], frames: bool, parts: Parts, tell: Tell | None) -> None:
+def _embed(model: Model, files: Sequence[str], asked: _Asked, parts: Parts, tell: Tell | None) -> None:
     """Add the parts that are missing.
 
     Of a file in whose middle the next part begins, the beginning is decoded again: the resampler has a memory, and so
     its windows are the same as if nothing had happened.
     """
     encoder = model.encoder
-    most = round((PART_SECONDS_WITH_FRAMES if frames else PART_SECONDS) * encoder.sample_rate)
+    most = round((PART_SECONDS_WITH_FRAMES if asked.frames else PART_SECONDS) * encoder.sample_rate)
     lengths = [_seconds(file) for file in files] if tell else []
     begin, done, all_seconds = parts.position, sum(lengths[: parts.position.file]), sum(lengths)
     held: list[_Window] = []
@@ -257,7 +274,7 @@ def _embed(model: Model, files: Sequence[str], frames: bool, parts: Parts, tell:
 
         def finish(following: Position) -> None:
             nonlocal waiting
-            parts.add(_part(model, held, bad, following, frames, check))
+            parts.add(_part(model, held, bad, following, asked, check))
             held.clear()
             bad.clear()
             waiting = 0
@@ -298,23 +315,24 @@ def _part(
     held: Sequence[_Window],
     bad: Sequence[Bad],
     following: Position,
-    frames: bool,
+    asked: _Asked,
     check: Callable[[], None],
 ) -> Part:
     """Encode windows; `check` is called before each batch."""
     rate = model.encoder.sample_rate
-    vectors = np.zeros((len(held), model.encoder.dim), np.float32)
+    vectors = np.zeros((len(held), vector_width(model.encoder, asked.layers)), np.float32)
     steps = np.zeros(len(held), np.int64)
     insides = [np.zeros((0, 0), np.float32)] * len(held)
     times = [np.zeros(0)] * len(held)
     with model.autocast():
         for indices, encoded in encode_pool(model.encoder, [window.wave for window in held], model.device):
             check()
-            vectors[indices] = encoded.pooled.float().cpu().numpy()
+            vectors[indices] = vectors_of(encoded, asked.layers).float().cpu().numpy()
             steps[indices] = encoded.valid.sum(1).cpu().numpy()
-            if not frames:
+            if not asked.frames:
                 continue
-            inside, centres = encoded.frames().float().cpu().numpy(), encoded.times.double().cpu().numpy()
+            inside = frames_of(encoded, asked.layers).float().cpu().numpy()
+            centres = encoded.times.double().cpu().numpy()
             for row, index in enumerate(indices):
                 count, window = steps[index], held[index]
                 # A copy: a view would keep the whole batch alive.

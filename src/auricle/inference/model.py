@@ -28,8 +28,8 @@ from auricle.methods.base import AudioEncoder, Encoded, EncoderOnly, Objective, 
 from auricle.metrics import Detection, FrameScores
 from auricle.tasks.classification import Classifier
 from auricle.tasks.detection import Detector
-from auricle.tasks.pooling import Pooling, pool
-from auricle.tasks.windows import clip_means, embed_clip, encode
+from auricle.tasks.pooling import Layers, Pooling, layer_indices, pool, vector_width
+from auricle.tasks.windows import clip_means, embed_clip, stretches
 from auricle.training.checkpoint import Checkpoint, no_such_model, require, resolve, restore
 from auricle.training.finetuned import build_classifier, build_detector
 from auricle.training.precision import autocast, resolve_precision
@@ -42,11 +42,16 @@ Row = tuple[float, float, NDArray[np.float64]]
 
 @dataclass(frozen=True)
 class Embedding:
-    """What a sound is to a model: `clip` [D], `frames` [t, D'] and their centres `times` [t] in seconds."""
+    """What a sound is to a model: `clip` [D], `frames` [t, D'] and their centres `times` [t] in seconds.
+
+    Of n layers, `clip` has n parts side by side and `frames` too. `seams` are of overlapping windows (`context`): where
+    one joins the next, how much they differ about the time steps beside the seam, relatively (L2).
+    """
 
     clip: Array
     frames: Array
     times: NDArray[np.float64]
+    seams: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -127,36 +132,43 @@ class Model:
             return "detection"
         return self.classifier.task if self.classifier else "classification"
 
-    def embed(self, sound: Sound, rate: int | None = None) -> Embedding:
+    def embed(self, sound: Sound, rate: int | None = None, *, layers: Layers = None, context: float = 0.0) -> Embedding:
         """Embed a file, or an array (n,) or (1, n) sampled at `rate`.
 
         Long sounds are processed in windows of the encoder's length; all of a sound is embedded. The clip embedding is
-        the mean of the windows' pooled outputs, weighted by how much they hold. A time beyond the end of a short sound
-        (its last patch reaches into padding) is moved to the end.
+        the mean of the windows' pooled outputs, weighted by the time steps that are used of them. A time beyond the end
+        of a short sound (its last patch reaches into padding) is moved to the end.
+
+        Args:
+            layers: blocks that stand side by side, such as "all", "1,6,9-12" or [-2, -1], instead of the last one as
+                the paper pools it; of each the clip embedding has what the method's authors read (`Encoded.summaries`),
+                or the mean over its tokens.
+            context: seconds of sound that each time step of a long sound has on either side at least (or all that there
+                is): windows overlap by twice as much, and `Embedding.seams` says what the cuts between them cost.
 
         Raises:
             AudioError: the file or array cannot be used.
-            ConfigError: an array without `rate`.
+            ConfigError: an array without `rate`, no such layer, or a context that does not fit into a window.
         """
-        clip, weight, end = np.zeros(self.encoder.dim), 0, 0.0
-        frames: list[Array] = []
-        times: list[NDArray[np.float64]] = []
+        chosen = layer_indices(layers, self.encoder.num_layers)
+        clip, weight = np.zeros(vector_width(self.encoder, chosen)), 0
         with self.autocast():
-            for w in encode(self.encoder, self.blocks(sound, rate), self.device):
-                clip += w.pooled() * w.steps
-                weight += w.steps
-                # A copy: a view would keep the whole batch of windows alive.
-                frames.append(w.encoded.frames()[w.row, : w.steps].float().cpu().numpy().copy())
-                start = w.start / self.encoder.sample_rate
-                times.append(start + w.encoded.times[: w.steps].double().cpu().numpy())
-                end = start + w.samples / self.encoder.sample_rate
-        all_times = np.minimum(np.concatenate(times), end)
-        return Embedding((clip / weight).astype(np.float32), np.concatenate(frames), all_times)
+            found = list(stretches(self.encoder, self.blocks(sound, rate), self.device, chosen, context))
+        for stretch in found:
+            clip += stretch.vector * len(stretch.times)
+            weight += len(stretch.times)
+        return Embedding(
+            (clip / weight).astype(np.float32),
+            np.concatenate([stretch.frames for stretch in found]),
+            np.minimum(np.concatenate([stretch.times for stretch in found]), found[-1].end),
+            tuple(stretch.seam for stretch in found if stretch.seam is not None),
+        )
 
-    def embed_clip(self, sound: Sound, rate: int | None = None) -> Array:
+    def embed_clip(self, sound: Sound, rate: int | None = None, *, layers: Layers = None) -> Array:
         """The clip embedding [D] alone, in memory that does not grow with the sound."""
+        chosen = layer_indices(layers, self.encoder.num_layers)
         with self.autocast():
-            return embed_clip(self.encoder, self.blocks(sound, rate), self.device)
+            return embed_clip(self.encoder, self.blocks(sound, rate), self.device, chosen)
 
     def embed_items(self, items: Sequence[Item]) -> Array:
         """Clip embeddings [items, D] of a data set's items.

@@ -15,7 +15,9 @@ says where those of each row begin. The JSON:
 format, version  "auricle-embeddings", 1
 auricle          the version that wrote the file
 model            hash (SHA-256 of the weights), method, settings, kind, path
-layer, pooling   which output of the network a vector is: "last" and "own", as the method's paper pools
+layer, pooling   which output of the network a vector is: "last" and "own", as the method's paper pools; or a list of
+                 blocks (1 is the first) that stand side by side and "summary", what the method's authors read of each
+                 block, or the mean over its tokens where they read none
 precision        of the arithmetic
 rate, channel    of the sound that the network hears: Hz; "mean" of the channels, or the number of one
 dim              D

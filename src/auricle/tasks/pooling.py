@@ -5,15 +5,21 @@ B batch, t time steps, f frequency rows, P prefix tokens, D width.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from typing import Literal, get_args
 
+import torch
 from torch import Tensor
 
 from auricle.errors import ConfigError
-from auricle.methods.base import Encoded
+from auricle.methods.base import AudioEncoder, Encoded
 
 Pooling = Literal["own", "mean", "rows", "cls", "summary"]
 POOLINGS: tuple[str, ...] = get_args(Pooling)
+# As users say which layers to read: blocks from 1 on, -1 is the last, "all", or "1,6,9-12"; None reads the last one as
+# the method's paper does.
+Layers = str | int | Sequence[int] | None
 
 
 def pool(encoded: Encoded, layer: int, pooling: Pooling) -> Tensor:
@@ -43,3 +49,59 @@ def pool(encoded: Encoded, layer: int, pooling: Pooling) -> Tensor:
     weight = encoded.valid.unsqueeze(-1).float()
     rows = (encoded.frames(layer).float() * weight).sum(1) / weight.sum(1)
     return rows if pooling == "rows" else rows.unflatten(1, (encoded.grid[0], -1)).mean(1)
+
+
+def block_index(number: str | int, depth: int) -> int | None:
+    """The index into `Encoded.layers` of a block that is counted from 1 (-1 is the last); None if there is none."""
+    block = int(number) if re.fullmatch(r"-?\d{1,9}", str(number)) else 0
+    if not 1 <= abs(block) <= depth:
+        return None
+    return block - 1 if block > 0 else depth + block
+
+
+def layer_indices(layers: Layers, depth: int) -> tuple[int, ...] | None:
+    """The indices into `Encoded.layers` of some of `depth` blocks, in the order in which they were asked for.
+
+    Raises:
+        ConfigError: no such block, or one twice.
+    """
+    if layers is None or layers == "last":
+        return None
+    if layers == "all":
+        return tuple(range(depth))
+    numbers: list[str | int] = []
+    for part in layers.split(",") if isinstance(layers, str) else [layers] if isinstance(layers, int) else layers:
+        span = re.fullmatch(r"\s*(\d{1,4})-(\d{1,4})\s*", str(part))
+        numbers += range(int(span[1]), int(span[2]) + 1) if span else [str(part).strip()]
+    found = [block_index(number, depth) for number in numbers]
+    chosen = tuple(index for index in found if index is not None)
+    if len(chosen) != len(found) or not chosen:
+        said = layers if isinstance(layers, str) else ",".join(map(str, numbers))
+        raise ConfigError(
+            f"layers {said}: the network has {depth} blocks; give numbers from 1 to {depth}, or from -{depth} to -1, "
+            "such as 1,6,9-12, or all, or last."
+        )
+    if len(set(chosen)) < len(chosen):
+        raise ConfigError(f"layers {layers}: a block is named twice; name each once.")
+    return chosen
+
+
+def vectors_of(encoded: Encoded, layers: tuple[int, ...] | None) -> Tensor:
+    """One vector per clip [B, K]: as the paper pools the last layer, or some layers side by side.
+
+    Of each layer it is what the method's authors read (`summary`), or the mean over tokens where they read none.
+    """
+    if layers is None:
+        return encoded.pooled
+    pooling: Pooling = "summary" if encoded.summaries else "mean"
+    return torch.cat([pool(encoded, layer, pooling) for layer in layers], dim=1)
+
+
+def frames_of(encoded: Encoded, layers: tuple[int, ...] | None) -> Tensor:
+    """One vector per time step [B, t, n f D]: of the last layer, or of n layers side by side."""
+    return torch.cat([encoded.frames(layer) for layer in ((-1,) if layers is None else layers)], dim=-1)
+
+
+def vector_width(encoder: AudioEncoder, layers: tuple[int, ...] | None) -> int:
+    """K of `vectors_of`."""
+    return encoder.dim if layers is None else len(layers) * encoder.summary_dim

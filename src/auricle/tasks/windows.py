@@ -5,6 +5,8 @@ D width, C classes.
 
 from __future__ import annotations
 
+import math
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -15,7 +17,10 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from auricle.data.windows import cut_windows
+from auricle.errors import ConfigError
 from auricle.methods.base import AudioEncoder, Encoded
+from auricle.nn.streaming import Piece, join_windows
+from auricle.tasks.pooling import frames_of, vector_width, vectors_of
 
 Array = NDArray[np.float32]
 # Whole windows that go through the network together, or as much sound in shorter ones. On a CPU, more than some seconds
@@ -41,20 +46,88 @@ class Window:
         """Time steps that hold sound: the weight of the window in means over a clip."""
         return int(self.encoded.valid[self.row].sum())
 
-    def pooled(self) -> NDArray[np.float64]:
-        """[D]."""
-        result: NDArray[np.float64] = self.encoded.pooled[self.row].double().cpu().numpy()
+    def vector(self, layers: tuple[int, ...] | None = None) -> NDArray[np.float64]:
+        """[K], see `vectors_of`."""
+        result: NDArray[np.float64] = vectors_of(self.encoded, layers)[self.row].double().cpu().numpy()
         return result
 
 
-def encode(encoder: AudioEncoder, blocks: Iterable[Array], device: torch.device) -> Iterator[Window]:
+@dataclass(frozen=True)
+class Stretch:
+    """What is used of a window: its vector [K], frames [t, D'] and their centres [t] in seconds, and where it ends.
+
+    `seam` is what the cut before it costs, see `nn.streaming.Piece`; None without context, and at the beginning.
+    """
+
+    vector: NDArray[np.float64]
+    frames: Array
+    times: NDArray[np.float64]
+    end: float
+    seam: float | None
+
+
+def stretches(
+    encoder: AudioEncoder,
+    blocks: Iterable[Array],
+    device: torch.device,
+    layers: tuple[int, ...] | None = None,
+    context: float = 0.0,
+) -> Iterator[Stretch]:
+    """A sound window by window, each time step once.
+
+    With `context`, windows overlap: each time step has so many seconds of sound on either side in the window that it
+    comes from, or all that there is.
+
+    Raises:
+        ConfigError: a context of half a window or more, or windows whose time steps do not continue evenly.
+    """
+    rate, step = encoder.sample_rate, encoder.sample_rate / encoder.frame_rate
+    whole = round(encoder.window_hop / step)
+    steps = _context_steps(encoder, context, whole)
+    waiting: deque[Window] = deque()
+
+    def encoded() -> Iterator[tuple[int, Tensor]]:
+        for window in encode(encoder, blocks, device, encoder.window_hop - round(2 * steps * step)):
+            if steps and window.samples == encoder.window_samples and window.steps != whole:
+                raise ConfigError(
+                    f"a window has {window.steps} time steps instead of {whole}, as the official code cuts it, and "
+                    "such windows cannot overlap; import the model with --set chunking=whole, or leave out context."
+                )
+            waiting.append(window)
+            frames = frames_of(window.encoded, layers)[window.row, : window.steps].float()
+            # A copy: a view would keep the whole batch of windows alive.
+            yield round(window.start / step), frames[None].cpu().clone()
+
+    pieces = join_windows(encoded(), steps) if steps else (Piece(frames, 0, None) for _, frames in encoded())
+    for piece in pieces:
+        window = waiting.popleft()
+        used = slice(piece.first, piece.first + piece.out.shape[1])
+        start, times = window.start / rate, window.encoded.times[used].double().cpu().numpy()
+        end = start + window.samples / rate
+        yield Stretch(window.vector(layers), piece.out[0].numpy(), start + times, end, piece.seam)
+
+
+def _context_steps(encoder: AudioEncoder, context: float, whole: int) -> int:
+    steps = math.ceil(context * encoder.frame_rate - 1e-9) if math.isfinite(context) else whole
+    if not 0 <= 2 * steps < whole:
+        raise ConfigError(
+            f"context {context:g} s: a window of this network has {whole / encoder.frame_rate:g} s, and must be longer "
+            "than twice its context; give less, but not less than 0."
+        )
+    return steps
+
+
+def encode(
+    encoder: AudioEncoder, blocks: Iterable[Array], device: torch.device, hop: int | None = None
+) -> Iterator[Window]:
     """Encode a sound given in blocks of samples at the encoder's rate; windows of equal length share a batch.
 
-    A window's result does not depend on the others. Autocast is the caller's.
+    Windows begin every `hop` samples, by default the encoder's own. A window's result does not depend on the others.
+    Autocast is the caller's.
     """
     held: list[tuple[int, Array]] = []
     limit = batch_samples(encoder, device)
-    for window in cut_windows(blocks, encoder.window_samples, encoder.window_hop, encoder.min_samples):
+    for window in cut_windows(blocks, encoder.window_samples, hop or encoder.window_hop, encoder.min_samples):
         full = (len(held) + 1) * len(window[1]) > limit
         if held and (full or len(window[1]) != len(held[0][1])):
             yield from _encode_batch(encoder, held, device)
@@ -144,10 +217,12 @@ def _batches(windows: list[tuple[int, Array]], limit: int) -> Iterator[list[tupl
         yield chosen
 
 
-def embed_clip(encoder: AudioEncoder, blocks: Iterable[Array], device: torch.device) -> Array:
-    """The clip embedding [D] of one sound of any length: the windows' pooled outputs, averaged as in `clip_means`."""
-    total, weight = np.zeros(encoder.dim), 0
+def embed_clip(
+    encoder: AudioEncoder, blocks: Iterable[Array], device: torch.device, layers: tuple[int, ...] | None = None
+) -> Array:
+    """The clip embedding [K] of one sound of any length: the windows' vectors, averaged as in `clip_means`."""
+    total, weight = np.zeros(vector_width(encoder, layers)), 0
     for window in encode(encoder, blocks, device):
-        total += window.pooled() * window.steps
+        total += window.vector(layers) * window.steps
         weight += window.steps
     return (total / weight).astype(np.float32)
