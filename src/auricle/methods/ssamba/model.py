@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from auricle.errors import ConfigError
 from auricle.methods.spectrogram.encoder import PatchEncoder
 from auricle.methods.ssamba.config import SSAMBAConfig
 from auricle.nn.mamba import Mamba
@@ -85,6 +86,23 @@ class Stage:
         """The residual sum that goes on to the next stage: the mean over the layers of the pair."""
         first, *others = self.sums
         return first if all(other is first for other in others) else torch.stack(self.sums).mean(0)
+
+
+@dataclass(frozen=True)
+class Stream:
+    """What is remembered of the sound so far of B streams.
+
+    Attributes:
+        samples: [B, S] that do not yet fill an analysis window, and what the next one overlaps with.
+        frames: [B, T, F] normalised log-mel frames that do not yet fill a patch, and what the next one overlaps with.
+        columns: time steps so far.
+        mixers: of each layer, see `nn.mamba.Mamba.step`; empty before the first time step.
+    """
+
+    samples: Tensor
+    frames: Tensor
+    columns: int
+    mixers: tuple[tuple[Tensor, Tensor], ...]
 
 
 class SSAMBAEncoder(PatchEncoder):
@@ -172,6 +190,67 @@ class SSAMBAEncoder(PatchEncoder):
         for _ in range(self.config.final_norms - 1):
             normed.append(self.norm(normed[-1]))
         return normed
+
+    def step(self, waves: Tensor, state: Stream | None = None) -> tuple[Tensor, Stream]:
+        """Some more sound of a stream: the final norm's tokens that it completes, and what is remembered.
+
+        Pieces of any length give, in evaluation mode, the last of `Encoded.layers` for the whole sound, as far as its
+        patches are filled. Only networks that never look ahead can do it: `mixer="none"`, `pairs=False`,
+        `cls_position="first"`, and patches over all frequencies, so that tokens come in the order of time.
+
+        Args:
+            waves: [B, S] at `sample_rate`.
+            state: of the call before; None at the beginning. It is not changed.
+
+        Returns:
+            [B, l, D], one token for each of l >= 0 time steps, and the new state.
+
+        Raises:
+            ConfigError: a network that looks ahead, or a stream longer than the table of positions.
+        """
+        c, hop, span = self.config, self.frontend.hop_samples, self.frontend.window_samples
+        self._check_stream()
+        if state is None:
+            state = Stream(waves[:, :0], waves.new_zeros(len(waves), 0, c.mel_bins), 0, ())
+        samples, frames = torch.cat([state.samples, waves], dim=1), state.frames
+        if count := max(0, (samples.shape[1] - span) // hop + 1):
+            # The mean of a whole clip need not be known: the filterbank removes that of each window.
+            log_mel = self.frontend(samples[:, : (count - 1) * hop + span])
+            frames = torch.cat([frames, (log_mel - c.norm_mean) / (2 * c.norm_std)], dim=1)
+        samples, first = samples[:, count * hop :], state.columns
+        new = max(0, (frames.shape[1] - c.patch_time) // c.stride_time + 1)
+        if not new:
+            return waves.new_zeros(len(waves), 0, c.width), Stream(samples, frames, first, state.mixers)
+        if first + new > c.grid[1]:
+            raise ConfigError(
+                f"the stream is longer than the {c.grid[1]} time steps ({c.grid[1] / self.frame_rate:g} s) that this "
+                "network has positions for; begin a new one with state=None, or embed windows that overlap with "
+                "embed(..., context=SECONDS)."
+            )
+        covered = frames[:, : (new - 1) * c.stride_time + c.patch_time]
+        tokens = self.embed_covered(covered, torch.ones(len(waves), new, dtype=torch.bool, device=waves.device))
+        x = tokens.embeddings + self.positions[:, self.prefix + first :][:, :new]
+        if not first:
+            x = self.with_prefix(x)
+        mixers = []
+        for number, layer in enumerate(self.layers):
+            assert isinstance(layer, Layer)
+            mixed, remembered = layer.mixer.step(layer.norm(x), state.mixers[number] if first else None)
+            x = x + mixed
+            mixers.append(remembered)
+        normed = self.final(x)[-1][:, 0 if first else self.prefix :]
+        return normed, Stream(samples, frames[:, new * c.stride_time :], first + new, tuple(mixers))
+
+    def _check_stream(self) -> None:
+        c = self.config
+        wanted = {"mixer": "none", "pairs": False, "cls_position": "first", "patch_freq": c.mel_bins}
+        found = [f"{name}={getattr(c, name)}" for name, value in wanted.items() if getattr(c, name) != value]
+        if found:
+            raise ConfigError(
+                f"a network with {', '.join(found).lower()} cannot stream: it looks ahead, or its tokens are not in "
+                "the order of time; train one with mixer=none pairs=false cls_position=first and patches and strides "
+                f"over all {c.mel_bins} mel bins, or embed windows that overlap with embed(..., context=SECONDS)."
+            )
 
     def per_second(self, normed: Tensor, grid: tuple[int, int]) -> Tensor:
         """Means [B, seconds, D] of the tokens of every second, from the final norm's output [B, 1 + N, D].
