@@ -66,6 +66,26 @@ def test_optional_arguments(absent: tuple[str, ...]) -> None:
     assert_equal(gradients(front_door, given), wanted)
 
 
+@pytest.mark.parametrize(("of_b", "of_c"), [(2, 2), (4, 6), (None, 3)])
+def test_groups_of_channels_are_scans_of_the_fast_kernels(
+    of_b: int | None, of_c: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = inputs(2, 24, 5, 70)
+    rng = torch.Generator().manual_seed(1)
+    for name, groups in (("B", of_b), ("C", of_c)):
+        if groups:
+            given[name] = torch.randn(2, groups, 5, 70, generator=rng)
+    options: dict[str, Any] = {"lengths": torch.tensor([70, 41]), "reverse": True}
+    wanted = truth(given, **options)
+    monkeypatch.setattr(reference, "selective_scan", None)
+    assert_equal(gradients(front_door, given, **options), wanted)
+
+
+def test_constant_maps_go_by_the_reference() -> None:
+    given = inputs(2, 9, 5, 30) | {"B": torch.randn(9, 5), "C": torch.randn(9, 5)}
+    assert_equal(gradients(front_door, given), truth(given))
+
+
 @pytest.mark.parametrize("delta", [-200.0, -20.0, 19.99, 20.01, 200.0])
 def test_extreme_delta(delta: float) -> None:
     given = inputs(1, 8, 16, 33)

@@ -5,6 +5,7 @@ K scans in one call, B batch, E channels, S states, L steps, G groups.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from types import ModuleType
 
@@ -44,7 +45,8 @@ def selective_scan(
     Args:
         u, delta, z: [B, E, L]; fastest where channels are neighbours in memory (`x.transpose(1, 2)` of [B, L, E]).
         A: [E, S], negative.
-        B, C: [B, S, L]; [B, G, S, L] for groups of E / G channels; or constant [E, S].
+        B, C: [B, S, L]; [B, G, S, L] for groups of E / G channels, which are scanned one after the other; or constant
+            [E, S], with which the scan goes step by step in plain torch: slow, and it stores length x states.
         D, delta_bias: [E].
         initial_state: [B, E, S] before the first step; zeros, if None.
         lengths: [B] valid steps of each row: what comes after them is not seen, and 0 comes out there.
@@ -59,9 +61,29 @@ def selective_scan(
     """
     others = {"delta": delta, "z": z, "D": D, "delta_bias": delta_bias}
     _check(u, A, {"B": B, "C": C}, others | {"initial_state": initial_state, "lengths": lengths})
-    if u.dtype == torch.float64 or B.ndim != 3 or C.ndim != 3:
+    dims = {B.ndim, C.ndim}
+    if u.dtype == torch.float64 or 2 in dims:
         arguments = (u, delta, A, B, C, D, z, delta_bias, delta_softplus)
         out, last = reference.selective_scan(*arguments, initial_state=initial_state, lengths=lengths, reverse=reverse)
+    elif 4 in dims:
+        groups = math.lcm(*(x.shape[1] for x in (B, C) if x.ndim == 4))
+        found = []
+        for g in range(groups):
+            own = slice(g * u.shape[1] // groups, (g + 1) * u.shape[1] // groups)
+            maps = [x if x.ndim == 3 else x[:, g * x.shape[1] // groups] for x in (B, C)]
+            scanned = selective_scan(
+                *(u[:, own], delta[:, own], A[own], maps[0], maps[1]),
+                D=None if D is None else D[own],
+                z=None if z is None else z[:, own],
+                delta_bias=None if delta_bias is None else delta_bias[own],
+                delta_softplus=delta_softplus,
+                return_last_state=True,
+                initial_state=None if initial_state is None else initial_state[:, own],
+                lengths=lengths,
+                reverse=reverse,
+            )
+            found.append(scanned)
+        out, last = (torch.cat(parts, dim=1) for parts in zip(*found, strict=True))
     else:
         each = [None if x is None else x[None] for x in (u, delta, A, B, C, D)]
         more = [None if x is None else x[None] for x in (delta_bias, initial_state)]
