@@ -65,7 +65,7 @@ def add(verbs: Verbs) -> None:
     )
     p.add_argument("--no-cache", action="store_true", help="embed again, and keep nothing")
 
-    p = verb(verbs, "evaluate", run_evaluate, "score a fine-tuned classifier or tagger on labelled audio")
+    p = verb(verbs, "evaluate", run_evaluate, "score a fine-tuned classifier, tagger or detector on labelled audio")
     p.add_argument("model", metavar="run", help="run or checkpoint of a fine-tuning")
     data_argument(p, "labelled data")
     p.add_argument(

@@ -142,6 +142,11 @@ def _check_outputs(args: argparse.Namespace, detects: bool) -> None:
         raise ConfigError(f"{option} is for events, and {args.model} detects none; use --json.")
     if args.tsv and Path(args.tsv).is_dir():
         raise ConfigError(f"--tsv {args.tsv} is a folder; name a file, for example events.tsv.")
+    if args.tsv and not Path(args.tsv).absolute().parent.parent.is_dir():
+        # One folder is made, as by auricle embed; several missing ones are a mistyped path.
+        raise ConfigError(
+            f"--tsv {args.tsv}: there is no folder {Path(args.tsv).absolute().parent.parent}; make it first."
+        )
     if args.audacity and Path(args.audacity).is_file():
         raise ConfigError(f"--audacity {args.audacity} is a file; name a folder.")
 
@@ -167,7 +172,9 @@ def _show_events(path: str, outcome: Detections) -> dict[str, Any]:
 
 
 def _show_stretch(onset: float, offset: float, label: str, score: float) -> None:
-    print(f"  {onset:9.2f} - {offset:9.2f} s  {label} ({percent(score)})")
+    # A sound of a few samples has no hundredths of a second.
+    digits = 2 if f"{onset:.2f}" != f"{offset:.2f}" else 6
+    print(f"  {onset:9.{digits}f} - {offset:9.{digits}f} s  {label} ({percent(score)})")
 
 
 def _write_events(args: argparse.Namespace, found: Sequence[tuple[str, Detections]]) -> None:

@@ -38,6 +38,8 @@ from auricle.tasks.detection import OFFSET_SHARE
 # Of so many clips the result keeps the probabilities, for pictures; and at most so many of their frames.
 SHOWN_CLIPS = 3
 SHOWN_FRAMES = 600
+# A class with events in fewer clips is missed by many resamples of them, which then leave it out.
+FEW_CLIPS = 5
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,17 @@ class DetectionOutcome:
             interval, drawn = psds.interval(n=RESAMPLES)
             found[name], resamples = quantity(*interval), min(resamples, drawn)
         return found, resamples
+
+    def notes(self) -> list[str]:
+        """What a reader of the intervals should know."""
+        clips = np.array([sum(any(e.label == name for e in clip) for clip in self.truth) for name in self.classes])
+        few = int(((clips > 0) & (clips < FEW_CLIPS)).sum())
+        if not few:
+            return []
+        return [
+            f"the intervals of PSDS lean upwards, with events in fewer than {FEW_CLIPS} clips in {few} of "
+            f"{plural(len(self.classes), 'class')}"
+        ]
 
     def per_class(self, thresholds: Sequence[float], filters: Sequence[float]) -> list[dict[str, Any]]:
         """A row for each class; None where a score is undefined.
@@ -246,6 +259,7 @@ def _result(
         seed=first.config.get("split", {}).get("seed", 0),
         protocol={
             **protocol,
+            "notes": [*protocol["notes"], *outcome.notes()],
             "label": labels.column,
             "tested": len(outcome.ids),
             "events": sum(map(len, outcome.truth)),

@@ -203,7 +203,9 @@ def result_page(result: Result, path: Path) -> Path:
     report = Report(titles.get(result.task, result.task), result.model["source"])
     facts = {k.replace("_", " "): v for k, v in result.protocol.items() if isinstance(v, str | int | float)}
     # The interval stands below the scores, the name of the score above its column.
-    facts = {name: value for name, value in facts.items() if name not in ("interval", "score")}
+    # Events are labelled by their own list, not by the column of clips.
+    shown_elsewhere = {"interval", "score", *(("label",) if result.task == "detection" else ())}
+    facts = {name: value for name, value in facts.items() if name not in shown_elsewhere}
     if "collar" in facts:
         facts["collar"] = f"{facts['collar']:g} s"
     report.facts(facts)

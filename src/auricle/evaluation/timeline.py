@@ -152,7 +152,9 @@ def add_detection(report: Report, result: Result) -> None:
         wave = None
         with suppress(AudioError, KeyError):
             wave = read_item(heard[item["id"]].beginning(end), snippets.RATE)
-        whole = "" if end >= item["duration"] else f" Its first {end:.0f} of {item['duration']:.0f} s."
+        # Edges are rounded: a whole clip may seem to end a little later.
+        cut = item["duration"] - end > 0.05
+        whole = f" Its first {end:.1f} of {item['duration']:.1f} s." if cut else ""
         report.figure(
             timeline(
                 None if wave is None else log_mel(wave),
