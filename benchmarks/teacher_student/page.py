@@ -13,9 +13,9 @@ from benchmarks.ssast_real_data.tables import Line, mean_accuracy, mean_gain, re
 from benchmarks.teacher_student.events import METRIC_NAMES, METRICS, Array, difference, interval
 from benchmarks.teacher_student.picture import READING_NAMES, picture
 from benchmarks.teacher_student.stages import Study
-from benchmarks.teacher_student.systems import COMBINED, METHODS, NAMES, REFERENCE, SETS, Events, Settings
+from benchmarks.teacher_student.systems import COMBINED, CORPUS, METHODS, NAMES, REFERENCE, SETS, Events, Settings
 from benchmarks.teacher_student.tables import EXPECTED, SYSTEMS, EventScores, System, clip_table
-from benchmarks.teacher_student.text import CLIPS, EVENTS, INTRODUCTION
+from benchmarks.teacher_student.text import CLIPS, EVENTS, INTRODUCTION, NOTES
 
 from auricle.environment import environment
 from auricle.evaluation.results import write_json, write_text
@@ -50,11 +50,14 @@ def write_page(study: Study, folder: Path) -> Path | None:
         CLIPS,
         summary(clips, budget),
         *(part for head in HEADS for part in (f"By task, {HEAD_NAMES[head]}, tokens:\n", by_task(clips[head], budget))),
+        "Over the budget, tokens, points above random weights:\n",
+        over_budget(study),
         EVENTS.format(tune_steps=study.settings.tune_steps),
         *(part for events in SETS for part in (f"### {events.folder}: {events.what}\n", scored(found, events))),
         "### Who is ahead\n",
         "Differences in points, paired over the same test clips.\n",
         *(comparisons(found, events) for events in SETS),
+        NOTES,
     ]
     return write_text(folder / "teacher_student.md", "\n".join(parts))
 
@@ -69,6 +72,7 @@ def facts(study: Study) -> dict[str, Any]:
         "minutes": f"{s.minutes[-1]:g}",
         "budgets": ", ".join(f"{m:g}" for m in s.minutes),
         "reference_steps": s.reference_steps,
+        "minute_seconds": f"{s.reference_steps * study.speeds()[REFERENCE]['cpu_seconds']:.0f}",
         "public_hours": f"{hours - s.generated_hours:.1f}",
         "generated_hours": f"{s.generated_hours:.1f}",
         "speeds": speeds(study),
@@ -156,6 +160,19 @@ def by_task(table_of_head: Mapping[System, list[Line]], budget: str) -> str:
         rows.append(cells)
     heads = [text for method in METHODS for text in (NAMES[method], "above random")]
     return table(["task", "n", *heads], rows)
+
+
+def over_budget(study: Study) -> str:
+    """The gain of each method after each budget that was probed."""
+    rows = []
+    for minutes in study.settings.minutes:
+        name = f"{CORPUS}-{minutes:g}"
+        found = [clip_table(study.out, head, name) for head in HEADS]
+        for method in METHODS:
+            lines = [of_head.get(System(method, "mean")) for of_head in found]
+            if all(lines):
+                rows.append((f"{minutes:g}", NAMES[method], *(points(mean_gain(own or (), name)) for own in lines)))
+    return table(("minutes", "network", *(HEAD_NAMES[head] for head in HEADS)), rows)
 
 
 def scored(found: EventScores, events: Events) -> str:

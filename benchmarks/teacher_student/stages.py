@@ -56,7 +56,8 @@ class Study:
             method=method,
             steps_per_minute=self.speeds()[method]["steps_per_minute"],
             minutes=s.minutes,
-            compared_minutes=s.minutes[-1],
+            # Corpora are not compared here; a constant, so that budgets can be added.
+            compared_minutes=s.minutes[0],
             # Half the preset's, as for SSAST on its own page.
             continued_lr=get_preset(method, BenchSettings.preset).pretrain.lr / 2,
             generated_hours=s.generated_hours,

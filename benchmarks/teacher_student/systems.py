@@ -48,7 +48,8 @@ class Settings:
     generated_hours: float = 2.2
     tune_steps: int = 300
     tune: dict[str, Any] = field(
-        default_factory=lambda: {"batch_size": 8, "lr": 5e-4, "crop_seconds": 4.0, "mixup": 0.5}
+        # What presets differ in is set alike.
+        default_factory=lambda: {"batch_size": 8, "lr": 5e-4, "layer_decay": 1.0, "crop_seconds": 4.0, "mixup": 0.5}
     )
     seed: int = 0
 

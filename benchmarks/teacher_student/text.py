@@ -4,12 +4,12 @@ INTRODUCTION = """# Teacher-student learning beside SSAST
 
 Made by `{command}` on {machine}. Killed and started again, that command goes on where it was.
 
-**What was trained.** The `demo` presets of SSAST, ASiT, ATST-Clip and ATST-Frame, each once, for {minutes} minutes of
-one core in budgets of {budgets}: each continues the one before with half the learning rate, as on [SSAST's own
-page](ssast_real_data.md). A minute is {reference_steps} steps of SSAST, and of another method as many steps as take
-it as long: CPU time of both was measured in turns on the same core before anything was trained. All hear the same
-audio: {public_hours} h of recordings without the clips that a column calls test, and {generated_hours} h of generated
-sound.
+**What was trained.** The `demo` presets of SSAST, ASiT, ATST-Clip and ATST-Frame, each once, for {minutes} "minutes"
+in budgets of {budgets}: each continues the one before with half the learning rate, as on [SSAST's own
+page](ssast_real_data.md). As there, a minute is {reference_steps} steps of SSAST ({minute_seconds} s of CPU time on
+this core with today's code), and of another method as many steps as take it as long: CPU times were measured in turns
+on the same core before anything was trained. All hear the same audio: {public_hours} h of recordings without the
+clips that a column calls test, and {generated_hours} h of generated sound.
 
 {speeds}
 """
@@ -31,4 +31,7 @@ steps of all weights. Random weights: three seeds frozen, one fine-tuned. C2F is
 fine-tuned ATST-Clip beside the labels. Event F1 wants both ends within 200 ms (office) or 20 ms (finch), segment F1
 counts seconds, frame mAP ranks steps of 20 ms. In percent, with 95 % intervals over test clips: few clips, wide
 intervals; differences below are paired.
+"""
+
+NOTES = """What was tried, and what these figures do not say, in words: [notes](teacher_student_notes.md).
 """

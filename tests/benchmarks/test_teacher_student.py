@@ -189,6 +189,7 @@ def test_the_page_says_what_the_records_say(tmp_path: Path, monkeypatch: pytest.
     (summary,) = [line for line in lines if line.startswith("| ATST-Clip | tokens |")]
     assert summary.startswith("| ATST-Clip | tokens | 50.0 | 70.0 | +20.0 [")
     assert "| +10.0 [" in summary
+    assert any(line.startswith("| 2 | ATST-Clip | +20.0 [") for line in lines)
     # Once for each set.
     best, _ = [line for line in lines if line.startswith("| fine-tuned | C2F |")]
     worst, _ = [line for line in lines if line.startswith("| frozen | SSAST, random weights |")]
