@@ -1,6 +1,6 @@
 """How fast Triton's selective scan is on a GPU: beside the CUDA kernels of mamba_ssm, and in several block sizes.
 
-    python benchmarks/selective_scan_gpu.py [--write] [--sweep] [--parts]
+    python benchmarks/selective_scan_gpu.py [--write] [--sweep [--seconds N]] [--parts]
 
 The official kernels take part if the package mamba_ssm is installed. All compute the same scan, whose values and
 gradients are first compared with float64 on the CPU. With --write, the table goes into docs/kernels.md; --sweep times
@@ -13,7 +13,9 @@ import argparse
 import contextlib
 import itertools
 import multiprocessing
+import signal
 import sys
+import time
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -36,20 +38,15 @@ TYPES = (torch.float32, torch.bfloat16)
 CHOICES: tuple[dict[str, object], ...] = (
     {},
     {"FORWARD": scan_triton.Threads(4, 16, 1)},
-    {"FORWARD": scan_triton.Threads(4, 16, 2)},
     {"FORWARD": scan_triton.Threads(8, 16, 4)},
-    {"FORWARD": scan_triton.Threads(4, 8, 4)},
     {"FORWARD_WIDTH": 32768},
     {"FORWARD_WIDTH": 131072},
     {"WHOLE_FORWARD": 4096},
     {"WHOLE_FORWARD": 32768},
     {"BACKWARD": scan_triton.Threads(4, 8, 8)},
-    {"BACKWARD": scan_triton.Threads(4, 4, 8)},
-    {"BACKWARD": scan_triton.Threads(4, 16, 8)},
     {"BACKWARD": scan_triton.Threads(2, 16, 4)},
     {"PART": 8},
     {"PART": 32},
-    {"BACKWARD_WIDTH": 12288},
     {"BACKWARD_WIDTH": 65536},
     {"WHOLE_BACKWARD": 4096},
     {"WHOLE_BACKWARD": 32768},
@@ -135,14 +132,14 @@ def compare() -> list[list[object]]:
     rows: list[list[object]] = []
     for (batch, channels, length), dtype, training in itertools.product(SHAPES, TYPES, (False, True)):
         mine = work(ours, numbers(batch, channels, length, dtype, "cuda", True), training)
-        time, memory = milliseconds(mine), peak_mb(mine)
+        ms, memory = milliseconds(mine), peak_mb(mine)
         row: list[object] = [f"{batch} x {channels} x {length:,}", str(dtype).removeprefix("torch.")]
-        row += ["forward + backward" if training else "forward", f"{time:.3f}", f"{memory:.0f}"]
+        row += ["forward + backward" if training else "forward", f"{ms:.3f}", f"{memory:.0f}"]
         if there:
             # Steps are neighbours in memory, as its own mixer gives them.
             theirs = work(official, numbers(batch, channels, length, dtype, "cuda", False), training)
             other, other_memory = milliseconds(theirs), peak_mb(theirs)
-            row += [f"{other:.3f}", f"{other_memory:.0f}", f"{other / time:.2f}"]
+            row += [f"{other:.3f}", f"{other_memory:.0f}", f"{other / ms:.2f}"]
         rows.append(row)
         print(*row, flush=True)
     return rows
@@ -164,16 +161,24 @@ def compile_choice(choice: dict[str, object]) -> None:
             work(ours, numbers(batch, channels, min(length, 4096), dtype, "cuda", True), True)()
 
 
-def sweep() -> None:
-    """The quickest constants for each shape, forward and with the way back."""
+def sweep(seconds: float) -> None:
+    """The quickest constants for each shape, forward and with the way back; ends in about so many seconds."""
+    until = time.monotonic() + seconds
     usual = {name: getattr(scan_triton, name) for choice in CHOICES for name in choice}
     with multiprocessing.get_context("spawn").Pool(14) as pool:
-        pool.map(compile_choice, CHOICES, chunksize=1)
+        # What is not compiled in half of the time is left out.
+        waiting = [pool.apply_async(compile_choice, (choice,)) for choice in CHOICES]
+        while time.monotonic() < until - seconds / 2 and not all(one.ready() for one in waiting):
+            time.sleep(0.1)
+        ready = [choice for choice, one in zip(CHOICES, waiting, strict=True) if one.ready()]
+    print(f"{len(ready)} of {len(CHOICES)} choices are compiled", flush=True)
     for (batch, channels, length), training in itertools.product(SHAPES, (False, True)):
         for dtype in TYPES:
             given = numbers(batch, channels, length, dtype, "cuda", True)
             found: list[tuple[float, str]] = []
-            for choice in CHOICES:
+            for choice in ready:
+                if time.monotonic() > until:
+                    break
                 if not training and any(name in BACKWARD_ONLY for name in choice):
                     continue
                 use(usual | choice)
@@ -211,12 +216,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--write", action="store_true")
     parser.add_argument("--sweep", action="store_true")
+    parser.add_argument("--seconds", type=float, default=90.0, help="what a sweep may take (default 90)")
     parser.add_argument("--parts", action="store_true")
     options = parser.parse_args()
     if not torch.cuda.is_available():
         sys.exit("error: this measures a GPU, and torch sees none; benchmarks/selective_scan.py measures the CPU.")
     if options.sweep:
-        sweep()
+        # Whoever stops it stops its processes too.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+        sweep(options.seconds)
         return 0
     if options.parts:
         parts()

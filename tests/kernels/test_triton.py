@@ -17,11 +17,23 @@ from torch import Tensor
 from auricle.kernels import backends, bidirectional_conv1d, bidirectional_scan, causal_conv1d, reference, selective_scan
 
 DEVICE = "cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda"
+# A GPU's exponential is exact to 22 bits, and a state that decays slowly adds up what each step is off by.
+SHARE = 3e-6 if DEVICE == "cpu" else 1e-5
 pytest.importorskip("triton", reason="needs triton (extra 'gpu')")
 
 
 @pytest.fixture(autouse=True)
-def triton_kernels() -> Iterator[None]:
+def triton_kernels(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """With the sizes of short scans: two chunks and several segments in 20 steps."""
+    from auricle.kernels import native, scan_triton
+
+    for module, name, steps in (
+        (native, "CHUNK", 16),
+        (scan_triton, "CHUNK", 16),
+        (scan_triton, "PART", 8),
+        (scan_triton, "LEAST_SEGMENT", 8),
+    ):
+        monkeypatch.setattr(module, name, steps)
     with backends.use("triton"):
         yield
 
@@ -35,23 +47,23 @@ def on_device(*args: Any, **options: Any) -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("reverse", [False, True])
-@pytest.mark.parametrize("shape", [(2, 3, 3, 131), (1, 2, 4, 64), (3, 3, 2, 1), (1, 3, 1, 70)])
+@pytest.mark.parametrize("shape", [(2, 3, 3, 35), (1, 2, 4, 16), (3, 3, 2, 1), (1, 3, 1, 18), (1, 2, 20, 9)])
 def test_the_scan_equals_the_reference(shape: tuple[int, ...], reverse: bool) -> None:
     given = inputs(*shape, side_by_side=shape[3] % 2 == 1)
     lengths = torch.arange(shape[0]).mul(29).remainder(shape[3]).add(1).flip(0)
     wanted = truth(given, lengths=lengths, reverse=reverse)
-    assert_equal(gradients(on_device, given, lengths=lengths, reverse=reverse), wanted)
+    assert_equal(gradients(on_device, given, lengths=lengths, reverse=reverse), wanted, SHARE)
 
 
 @pytest.mark.parametrize("absent", [("z",), ("D",), ("delta_bias",), ("initial_state",), NAMES[5:]])
 def test_optional_arguments(absent: tuple[str, ...]) -> None:
-    given = {name: x for name, x in inputs(1, 2, 2, 70).items() if name not in absent}
-    assert_equal(gradients(on_device, given), truth(given))
+    given = {name: x for name, x in inputs(1, 2, 2, 20).items() if name not in absent}
+    assert_equal(gradients(on_device, given), truth(given), SHARE)
 
 
 @pytest.mark.parametrize("delta", [-200.0, -20.0, 19.99, 20.01, 200.0])
 def test_extreme_delta(delta: float) -> None:
-    given = inputs(1, 2, 4, 33)
+    given = inputs(1, 2, 4, 18)
     given["delta"] = torch.full_like(given["delta"], delta)
     given["delta_bias"] = torch.zeros(2)
     assert_equal(gradients(on_device, given), truth(given), share=1e-5)
@@ -60,28 +72,28 @@ def test_extreme_delta(delta: float) -> None:
 def test_a_row_without_steps_passes_its_state_on() -> None:
     given = inputs(2, 2, 4, 20)
     lengths = torch.tensor([0, 20])
-    assert_equal(gradients(on_device, given, lengths=lengths), truth(given, lengths=lengths))
+    assert_equal(gradients(on_device, given, lengths=lengths), truth(given, lengths=lengths), SHARE)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_goes_in_and_comes_out(dtype: torch.dtype) -> None:
-    given = {name: x.to(dtype) for name, x in inputs(1, 2, 4, 50).items()}
+    given = {name: x.to(dtype) for name, x in inputs(1, 2, 4, 21).items()}
     found = gradients(on_device, given)
     wanted = truth({name: x.float() for name, x in given.items()})
     assert found["out"].dtype == dtype
     assert found["last"].dtype == torch.float32
     # As exact as one rounding to the type; the loss of the gradients is one of rounded outputs.
-    assert_equal({"last": found["last"]}, {"last": wanted["last"]})
+    assert_equal({"last": found["last"]}, {"last": wanted["last"]}, SHARE)
     for name in ("out", *NAMES):
         assert found[name].dtype == dtype
         assert_equal({name: found[name]}, {name: wanted[name]}, share=0.02)
 
 
 def test_both_directions_in_one_call() -> None:
-    one, two = inputs(2, 3, 2, 67), inputs(2, 3, 2, 67, seed=1)
+    one, two = inputs(2, 3, 2, 19), inputs(2, 3, 2, 19, seed=1)
     given = {name: x if name == "z" else torch.stack([x, two[name]]) for name, x in one.items()}
     del given["initial_state"]
-    lengths = torch.tensor([67, 30])
+    lengths = torch.tensor([19, 9])
 
     def scan(*tensors: Any, initial_state: None) -> tuple[Tensor, Tensor]:
         out = bidirectional_scan(*[x.to(DEVICE) for x in tensors[:8]], True, lengths=lengths.to(DEVICE)).cpu()
@@ -90,7 +102,7 @@ def test_both_directions_in_one_call() -> None:
     found = gradients(scan, given)
     with backends.use("torch"):
         wanted = gradients(scan, {name: x.double() for name, x in given.items()})
-    assert_equal(found, wanted)
+    assert_equal(found, wanted, SHARE)
 
 
 @pytest.mark.parametrize("reverse", [False, True])

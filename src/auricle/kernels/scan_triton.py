@@ -38,16 +38,15 @@ class Threads(NamedTuple):
             "STATES": states,
             "T": self.steps,
             "Q": fours // sharing,
-            "W": self.warps,
+            "H": 32 * self.warps,
             "P": sharing,
-            "C": 32 // sharing,
             "num_warps": self.warps,
         }
 
     def channels(self, states: int) -> int:
         """Of a program."""
         sizes = self.options(states)
-        return sizes["W"] * sizes["C"]
+        return sizes["H"] // sizes["P"]
 
 
 # Chosen by benchmarks/selective_scan_gpu.py --sweep.
