@@ -39,7 +39,7 @@ rounds in which all take turns. Each budget is a training of its own from fresh 
 it pays for, to the end of its schedule. The cost of an accuracy lies between budgets on a logarithmic scale.
 
 **What the figures do not hold.** One pretraining seed each: intervals are over test clips alone. Both tasks' settings
-were chosen on these same tasks, at smaller budgets.
+were chosen on these same tasks, in short runs.
 """
 
 
