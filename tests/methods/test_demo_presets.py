@@ -1,6 +1,6 @@
 """How short teacher-student pretrainings begin, and that they do not collapse.
 
-The loss of a network that has collapsed is low, so it says nothing; what is learned, benchmarks/teacher_student measures.
+The loss of a network that has collapsed is low and says nothing; benchmarks/teacher_student measures what is learned.
 """
 
 from __future__ import annotations
