@@ -125,7 +125,8 @@ MISTAKES: dict[tuple[str, ...], str] = {
     # Names
     ("pretrain", "ssast", "{tones}", "--preset", "tiny-pach", "--out", "x"): (
         "ssast has no preset 'tiny-pach' (did you mean 'tiny-patch' or 'tiny-frame' or 'base-patch'?); its presets are "
-        "tiny-patch, tiny-frame, small-patch, small-frame, base-patch, base-frame, demo, test."
+        "tiny-patch, tiny-frame, small-patch, small-frame, base-patch, base-frame, demo, test, base-latent, "
+        "demo-latent."
     ),
     ("finetune", "{pretrained}", "{tones}", "--recipe", "esc", "--out", "x"): (
         "ssast has no recipe 'esc' (did you mean 'esc50'?); its recipes are audioset-20k, audioset, esc50, "

@@ -128,14 +128,14 @@ def test_a_folder_with_a_manifest(tmp_path: Path) -> None:
     table(tmp_path / "manifest.csv", "path,duration,split,label\naudio/b.wav,7.5,test,dog\naudio/a.wav,,train,cat\n")
     table(
         tmp_path / "events.csv",
-        "path,onset,offset,label\naudio/b.wav,2,3.5,y\naudio/b.wav,0.5,1,x\naudio/extra.wav,0,1,z\n",
+        "path,onset,offset,label\naudio/b.wav,2,3.5,y\naudio/b.wav,0.5,1,x\naudio/b.wav,4,5,x\naudio/extra.wav,0,1,z\n",
     )
     manifest = read_data(tmp_path)
     assert manifest.ids == ("audio/a.wav", "audio/b.wav")
     assert [item.duration for item in manifest] == [0.25, 7.5]
     assert manifest.columns == ("split", "label")
     assert manifest[1].labels == {"split": "test", "label": "dog"}
-    assert manifest[1].events == (Event(0.5, 1.0, "x"), Event(2.0, 3.5, "y"))
+    assert manifest[1].events == (Event(0.5, 1.0, "x"), Event(2.0, 3.5, "y"), Event(4.0, 5.0, "x"))
     assert manifest[0].events == ()
     assert read_data(tmp_path / "manifest.csv") == manifest
 

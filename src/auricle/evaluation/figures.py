@@ -51,7 +51,8 @@ def loss_curves(
 
     A row may lack a key (validation is rarer than training); null and non-finite values are left out. Long series are
     drawn smoothed (centred mean) over their faint raw values. The axis is logarithmic when values span two decades.
-    `level` is the name and height of a line to compare with; `least` is where the axis begins, if not near the values.
+    `level` is the name and height of a line to compare with; `least` is where the axis begins,
+    unless a value is below it; otherwise it begins near the values.
     """
     series = {key: _points(rows, x, key) for key in keys}
     drawn = {key: points for key, points in series.items() if len(points)}
@@ -83,9 +84,9 @@ def loss_curves(
     axes.margins(x=0.02)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if least is not None:
-        # Room for a marker above the highest value, of the axis as it is drawn.
-        highest = max(float(values.max()), least)
-        axes.set_ylim(least, highest + 0.06 * (highest - least or 1.0))
+        # Room for a marker above the highest value, of the axis as it is drawn; a flat curve gets an axis all the same.
+        bottom = min(least, float(values.min()))
+        axes.set_ylim(bottom, bottom + 1.06 * max(float(values.max()) - bottom, 0.5))
     _name_ends(axes, ends)
     return figure
 

@@ -183,13 +183,15 @@ def refuse_idle(model: MethodConfig, settings: Mapping[str, Any]) -> None:
 
 
 def check_same_network(model: MethodConfig, preset: MethodConfig, checkpoint: str, wanted: str) -> None:
-    """Refuse to mix a checkpoint's network with the recipe of another one; input statistics may differ.
+    """Refuse to mix a checkpoint's network with the recipe of another one; input statistics may differ, and so may
+    settings of a pretext task that neither has.
 
     Raises:
         ConfigError: they differ; the message lists in what.
     """
+    unread = STATISTICS | (getattr(model, "idle", frozenset()) & getattr(preset, "idle", frozenset()))
     have, want = (
-        {name: value for name, value in to_dict(config).items() if name not in STATISTICS} for config in (model, preset)
+        {name: value for name, value in to_dict(config).items() if name not in unread} for config in (model, preset)
     )
     differing = [f"{name} {have[name]}, not {want[name]}" for name in have if have[name] != want[name]]
     if differing:
