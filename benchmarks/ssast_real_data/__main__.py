@@ -10,7 +10,6 @@ and its picture. A minute is 200 steps of any method, about what one core of an 
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from collections.abc import Sequence
@@ -19,35 +18,27 @@ from pathlib import Path
 # One thread: several get in each other's way on two cores. Before torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from benchmarks.ssast_real_data.options import DOCS, finish, options
 from benchmarks.ssast_real_data.page import write_page
 from benchmarks.ssast_real_data.stages import STATISTICS, Bench, Settings
 from benchmarks.ssast_real_data.tables import RANDOM
 
 from auricle.config import parse_assignments
-from auricle.errors import AuricleError
-
-REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def main() -> int:
     usual = Settings()
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("runs/real"))
+    parser = options(__doc__, "runs/real", "METHOD_real_data", usual)
     parser.add_argument("--method", default=usual.method, help="what is pretrained, in its demo preset")
-    parser.add_argument("--data", type=Path, help="folder of the recordings (AURICLE_DATA, else ../shared/data/public)")
-    parser.add_argument("--minutes", type=budgets, default=usual.minutes, help="budgets of pretraining, rising")
     parser.add_argument("--compare-at", type=float, default=usual.compared_minutes, help="budget to compare corpora at")
     parser.add_argument("--steps-per-minute", type=int, default=usual.steps_per_minute)
-    parser.add_argument("--generated-hours", type=float, default=usual.generated_hours)
     parser.add_argument("--finetune-steps", type=int, default=usual.finetune_steps)
     parser.add_argument("--finetune-folds", type=int, default=0, help="the first so many folds of a set (0: all)")
-    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of the pretraining")
     parser.add_argument("--only", choices=("both", "public", "generated"), help="one corpus, probes alone")
-    parser.add_argument("--page", action="store_true", help="write docs/METHOD_real_data.md and its picture")
     args = parser.parse_args()
-    data = args.data or Path(os.environ.get("AURICLE_DATA") or REPOSITORY.parent / "shared/data/public")
-    try:
+
+    def run() -> Path:
         settings = Settings(
             method=args.method,
             steps_per_minute=args.steps_per_minute,
@@ -59,14 +50,11 @@ def main() -> int:
             seed=args.seed,
             pretrain=usual.pretrain | parse_assignments(args.set),
         )
-        bench = Bench(args.out, data, settings)
+        bench = Bench(args.out, args.data, settings)
         compute(bench, args.only)
-        page = write_page(bench, REPOSITORY / "docs" if args.page else args.out)
-    except AuricleError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    print(f"written: {page}")
-    return 0
+        return write_page(bench, DOCS if args.page else args.out)
+
+    return finish(run)
 
 
 def compute(bench: Bench, only: str | None) -> None:
@@ -89,14 +77,6 @@ def curve(bench: Bench, corpus: str, minutes: Sequence[float]) -> None:
     for budget in minutes:
         bench.pretrained(corpus, budget)
         bench.probed(f"{corpus}-{budget:g}")
-
-
-def budgets(text: str) -> tuple[float, ...]:
-    """Rising numbers of minutes, separated by commas."""
-    found = tuple(float(part) for part in text.split(","))
-    if not found or found[0] <= 0 or list(found) != sorted(set(found)):
-        raise argparse.ArgumentTypeError(f"minutes must rise, got '{text}'")
-    return found
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ results.json below --out and, with --page, docs/teacher_student.md and its pictu
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from collections.abc import Sequence
@@ -18,49 +17,38 @@ from pathlib import Path
 # One thread: several get in each other's way on two cores. Before torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from benchmarks.ssast_real_data.__main__ import REPOSITORY, budgets
+from benchmarks.ssast_real_data.options import DOCS, finish, options
 from benchmarks.ssast_real_data.tables import RANDOM
 from benchmarks.teacher_student.page import write_page
 from benchmarks.teacher_student.stages import Study
 from benchmarks.teacher_student.systems import METHODS, STUDENT, TEACHER, Settings
-
-from auricle.errors import AuricleError
 
 PARTS = ("speed", "pretraining", "clips", "frozen", "tuned")
 
 
 def main() -> int:
     usual = Settings()
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("runs/teacher-student"))
-    parser.add_argument("--data", type=Path, help="folder of the recordings (AURICLE_DATA, else ../shared/data/public)")
-    parser.add_argument("--minutes", type=budgets, default=usual.minutes, help="budgets of pretraining, rising")
-    parser.add_argument("--generated-hours", type=float, default=usual.generated_hours)
+    parser = options(__doc__, "runs/teacher-student", "teacher_student", usual)
     parser.add_argument("--tune-steps", type=int, default=usual.tune_steps, help="of a detector")
-    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--part", action="append", choices=PARTS, help="only this; may be repeated")
     parser.add_argument("--methods", default=",".join(METHODS), help="only these, separated by commas")
-    parser.add_argument("--page", action="store_true", help="write docs/teacher_student.md and its picture")
     args = parser.parse_args()
-    data = args.data or Path(os.environ.get("AURICLE_DATA") or REPOSITORY.parent / "shared/data/public")
     methods = args.methods.split(",")
     if unknown := set(methods) - set(METHODS):
         parser.error(f"unknown method: {', '.join(sorted(unknown))}; choose from {', '.join(METHODS)}")
-    try:
+
+    def run() -> Path | None:
         settings = Settings(
             minutes=args.minutes,
             generated_hours=args.generated_hours,
             tune_steps=args.tune_steps,
             seed=args.seed,
         )
-        study = Study(args.out, data, settings)
+        study = Study(args.out, args.data, settings)
         compute(study, args.part or PARTS, methods)
-        page = write_page(study, REPOSITORY / "docs" if args.page else args.out)
-    except AuricleError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    print(f"written: {page}" if page else "the page needs --part clips and frozen of all methods")
-    return 0
+        return write_page(study, DOCS if args.page else args.out)
+
+    return finish(run, "the page needs --part clips and frozen of all methods")
 
 
 def compute(study: Study, parts: Sequence[str], methods: Sequence[str]) -> None:

@@ -112,8 +112,8 @@ def test_the_second_pooling_is_mean_and_deviation_over_all_time_steps(tones: Pat
 @pytest.mark.parametrize("text", ["5,2", "0,5", "2,2"])
 def test_budgets_must_rise(text: str) -> None:
     with pytest.raises(Exception, match="minutes must rise"):
-        part("__main__").budgets(text)
-    assert part("__main__").budgets("2,5,15") == (2, 5, 15)
+        part("options").budgets(text)
+    assert part("options").budgets("2,5,15") == (2, 5, 15)
 
 
 def test_the_page_says_what_the_records_say(tmp_path: Path) -> None:
