@@ -496,26 +496,23 @@ def test_progress_counts_files_and_seconds(model: Model, sounds: Path, tmp_path:
     assert seconds == sorted(seconds)
 
 
+@pytest.mark.parametrize(
+    ("files", "done", "line"),
+    [
+        (4, Progress(1, 4, 3600.0, 7200.0), "1 of 4 files  1.00 of 2.00 h  36 audio-s/s  100 s left"),
+        # Before anything is embedded, no time is guessed.
+        (1, Progress(0, 1, 0.0, 7200.0), "0 of 1 files  0.00 of 2.00 h  0 audio-s/s"),
+    ],
+)
 def test_progress_is_a_line_where_there_is_no_terminal(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    files: int, done: Progress, line: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = iter((0.0, 0.0, 100.0))
     monkeypatch.setattr(time, "monotonic", lambda: next(now, 100.0))
     with EmbeddingProgress() as progress:
-        progress(Progress(0, 4, 0.0, 7200.0))
-        progress(Progress(1, 4, 3600.0, 7200.0))
-    assert capsys.readouterr().err == "embedding: 1 of 4 files  1.00 of 2.00 h  36 audio-s/s  100 s left\n"
-
-
-def test_progress_does_not_guess_before_anything_is_embedded(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    now = iter((0.0, 0.0, 100.0))
-    monkeypatch.setattr(time, "monotonic", lambda: next(now, 100.0))
-    with EmbeddingProgress() as progress:
-        progress(Progress(0, 1, 0.0, 7200.0))
-        progress(Progress(0, 1, 0.0, 7200.0))
-    assert capsys.readouterr().err == "embedding: 0 of 1 files  0.00 of 2.00 h  0 audio-s/s\n"
+        progress(Progress(0, files, 0.0, 7200.0))
+        progress(done)
+    assert capsys.readouterr().err == f"embedding: {line}\n"
 
 
 def test_progress_is_a_bar_on_a_terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
