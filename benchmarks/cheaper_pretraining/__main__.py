@@ -4,7 +4,7 @@
 
 Run it in the folder of the repository. Killed and started again, it goes on where it was; with more minutes at the end
 of --minutes, it adds points to the curves. It writes results.json and the page below --out and, with --page,
-docs/cheaper_pretraining.md and its picture. About 50 minutes of one core.
+docs/cheaper_pretraining.md and its picture.
 """
 
 from __future__ import annotations
