@@ -26,7 +26,11 @@ SOURCES = ROOT / "src" / "auricle" / "kernels" / "native"
 LIBRARY = ROOT / "src" / "auricle" / "kernels" / "libauricle_kernels.so"
 COMMON = ["-O3", "-std=c++17", "-fPIC", "-fvisibility=hidden", "-Wno-ignored-attributes", "-Wno-psabi"]
 COMMON += ["-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"]
-X86 = {"portable": [], "avx2": ["-mavx2", "-mfma"], "avx512": ["-mavx512f", "-mavx512dq", "-mprefer-vector-width=512"]}
+X86 = {
+    "portable": [],
+    "avx2": ["-mavx2", "-mfma", "-mf16c"],
+    "avx512": ["-mavx512f", "-mavx512dq", "-mprefer-vector-width=512"],
+}
 
 
 class KernelBuildHook(BuildHookInterface):

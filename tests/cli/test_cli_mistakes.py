@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 import soundfile
 
+from auricle.kernels import native
+
 Cli = Callable[..., Any]
 
 
@@ -43,6 +45,21 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
     assert done.stdout.strip() == "0"
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "sentence"),
+    [("AURICLE_KERNELS", "triton", "Triton"), ("AURICLE_ISA", "sse9", "no instructions 'sse9'")],
+)
+def test_kernels_that_cannot_run_here_end_a_command_with_a_sentence(
+    cli: Cli, tones: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, sentence: str
+) -> None:
+    native.kernels.cache_clear()
+    monkeypatch.setenv("TRITON_INTERPRET", "0")
+    monkeypatch.setenv(variable, value)
+    outcome = cli("pretrain", "ssamba", tones, "--preset", "test", "--steps", "1", "--out", tmp_path / "run")
+    native.kernels.cache_clear()
+    assert sentence in last_line(outcome)
 
 
 VALUES = {

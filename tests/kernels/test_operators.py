@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, library, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from auricle.errors import ConfigError
-from auricle.kernels import backends, causal_conv1d, scan_native, selective_scan
+from auricle.kernels import backends, causal_conv1d, native, scan_native, selective_scan
 from auricle.kernels.convolution import _convolution
 from auricle.kernels.scan import _scan
 from auricle.nn.mamba import Mamba
@@ -138,3 +139,48 @@ def test_other_kernels_can_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None
     assert backends.backend("cpu") == "torch"
     with pytest.raises(ConfigError, match="choose one of native, triton, torch"), backends.use("cuda"):
         pass
+
+
+@pytest.mark.parametrize(
+    ("asked", "device", "sentence"),
+    [
+        ("cuda", "cpu", "there are no kernels 'cuda'; choose one of native, triton, torch"),
+        ("native", "cpu", "installed without its C\\+\\+ kernels; install a C\\+\\+ compiler and reinstall auricle"),
+        ("native", "cuda", "the native kernels run on CPUs, not on 'cuda'"),
+        ("triton", "cpu", "the Triton kernels run on GPUs, not on 'cpu'"),
+    ],
+)
+def test_kernels_that_cannot_run_are_refused_in_a_sentence(
+    asked: str, device: str, sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if asked == "triton":
+        pytest.importorskip("triton", reason="needs triton (extra 'gpu')")
+    monkeypatch.setenv("TRITON_INTERPRET", "0")
+    monkeypatch.setattr(native, "LIBRARY", Path("nowhere.so"))
+    monkeypatch.setenv("AURICLE_KERNELS", asked)
+    native.kernels.cache_clear()
+    try:
+        with pytest.raises(ConfigError, match=sentence):
+            backends.backend(device)
+    finally:
+        native.kernels.cache_clear()
+
+
+def test_triton_that_is_not_installed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backends, "find_spec", lambda name: None)
+    with backends.use("triton"), pytest.raises(ConfigError, match="triton is not installed"):
+        backends.backend("cuda")
+
+
+def test_instructions_that_are_not_there_are_refused_with_those_that_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as asked:
+        asked.setenv("AURICLE_ISA", "sse9")
+        native.kernels.cache_clear()
+        with pytest.raises(ConfigError, match="no instructions 'sse9'") as refused:
+            selective_scan(*[inputs(1, 8, 16, 30)[name] for name in NAMES[:8]], True)
+    offered = str(refused.value).partition("may be ")[2].rstrip(".").split(" or ")
+    assert offered
+    for name in offered:
+        native.set_instruction_set(name)
+        assert native.instruction_set() == name
+    native.set_instruction_set("")

@@ -17,6 +17,8 @@ from auricle.kernels import native
 
 Backend = Literal["native", "triton", "torch"]
 BACKENDS = ("native", "triton", "torch")
+MISSING = "auricle was installed without its C++ kernels"
+BUILD = "install a C++ compiler and reinstall auricle"
 
 _asked: Backend | None = None
 
@@ -26,12 +28,13 @@ def backend(device: str) -> Backend:
     """The implementation for tensors on a kind of device ("cpu", "cuda", ...): the C++ kernels, Triton's, or torch.
 
     The variable AURICLE_KERNELS, or `use`, may ask for another; Triton's run on a CPU under TRITON_INTERPRET=1.
+
+    Raises:
+        ConfigError: what is asked for is unknown, or does not run here.
     """
-    if _asked is not None:
-        return _asked
-    wanted = os.environ.get("AURICLE_KERNELS", "")
+    wanted = _asked or os.environ.get("AURICLE_KERNELS", "")
     if wanted:
-        return _known(wanted)
+        return _usable(_known(wanted), device)
     if device == "cuda" and find_spec("triton"):
         return "triton"
     if device == "cpu" and native.kernels() is not None:
@@ -63,10 +66,23 @@ def _known(name: str) -> Backend:
     raise ConfigError(f"there are no kernels '{name}'; choose one of {', '.join(BACKENDS)}.")
 
 
+def _usable(wanted: Backend, device: str) -> Backend:
+    """What was asked for, if it runs on such a device."""
+    otherwise = "leave AURICLE_KERNELS unset, or ask for other kernels"
+    if wanted == "native" and device != "cpu":
+        raise ConfigError(f"the native kernels run on CPUs, not on '{device}'; {otherwise}.")
+    if wanted == "native" and native.kernels() is None:
+        raise ConfigError(f"the native kernels were asked for, but {MISSING}; {BUILD}, or {otherwise}.")
+    if wanted == "triton" and not find_spec("triton"):
+        raise ConfigError(f"the Triton kernels were asked for, but triton is not installed; install it, or {otherwise}.")
+    if wanted == "triton" and device != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
+        raise ConfigError(f"the Triton kernels run on GPUs, not on '{device}'; {otherwise} (native, torch).")
+    return wanted
+
+
 @functools.cache
 def _notice() -> None:
     warnings.warn(
-        "auricle was installed without its C++ kernels, so scans run in plain torch, several times slower; "
-        "install a C++ compiler and reinstall auricle.",
+        f"{MISSING}, so scans run in plain torch, several times slower; {BUILD}.",
         stacklevel=4,
     )

@@ -15,7 +15,7 @@ from torch import Tensor
 from auricle.errors import ConfigError
 
 LIBRARY = Path(__file__).with_name("libauricle_kernels.so")
-ABI = 1
+ABI = 2
 # Steps between the states that are kept for the way back; the C++ kernels have their own (scan_native.py).
 CHUNK = 64
 
@@ -70,13 +70,13 @@ def kernels() -> ctypes.CDLL | None:
         loaded = ctypes.CDLL(str(LIBRARY))
     except OSError:
         return None
-    loaded.auricle_isa.restype = c_char_p
+    if loaded.auricle_abi() != ABI:
+        return None
+    loaded.auricle_isa.restype = loaded.auricle_isas.restype = c_char_p
     for name, kind in (("scan", Scan), ("convolution", Convolution)):
         for way in ("forward", "backward"):
             getattr(loaded, f"auricle_{name}_{way}").argtypes = (POINTER(kind), c_int64, c_int)
             getattr(loaded, f"auricle_{name}_{way}").restype = None
-    if loaded.auricle_abi() != ABI:
-        return None
     wanted = os.environ.get("AURICLE_ISA", "")
     if wanted:
         _set_isa(loaded, wanted)
@@ -102,7 +102,8 @@ def set_instruction_set(name: str) -> None:
 
 def _set_isa(loaded: ctypes.CDLL, name: str) -> None:
     if loaded.auricle_set_isa(name.encode()):
-        raise ConfigError(f"the kernels have no '{name}' on this processor; choose avx512, avx2, neon or portable.")
+        here = " or ".join(loaded.auricle_isas().decode().split())
+        raise ConfigError(f"the kernels have no instructions '{name}' on this processor; AURICLE_ISA may be {here}.")
 
 
 def run(name: str, problems: list[Any]) -> None:

@@ -2,27 +2,37 @@
 #include <atomic>
 #include <cstring>
 #include <functional>
+#include <string>
 #include <thread>
 #include <vector>
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
 
 #include "scan.h"
 
 namespace {
 
-const Kernels *best() {
+// The kernels that this processor can run, the best last.
+std::vector<const Kernels *> usable() {
+    std::vector<const Kernels *> all{&PORTABLE_KERNELS};
 #if defined(__x86_64__)
     __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq")) return &AVX512_KERNELS;
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return &AVX2_KERNELS;
+    unsigned a, b, c = 0, d;
+    __get_cpuid(1, &a, &b, &c, &d);
+    const bool halves = c & bit_F16C;
+    if (halves && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) all.push_back(&AVX2_KERNELS);
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq")) all.push_back(&AVX512_KERNELS);
 #endif
-    return &PORTABLE_KERNELS;
+    return all;
 }
 
 std::atomic<const Kernels *> chosen{nullptr};
 
 const Kernels &kernels() {
     const Kernels *now = chosen.load();
-    if (!now) chosen.store(now = best());
+    if (!now) chosen.store(now = usable().back());
     return *now;
 }
 
@@ -60,25 +70,26 @@ void run(const Problem *problems, int64_t count, int threads, Task task) {
 #pragma GCC visibility push(default)
 extern "C" {
 
-int auricle_abi() { return 1; }
+int auricle_abi() { return 2; }
 int64_t auricle_chunk() { return CHUNK; }
 int64_t auricle_block() { return BLOCK; }
 const char *auricle_isa() { return kernels().name; }
 
+// What this processor can run, with spaces between.
+const char *auricle_isas() {
+    static const std::string names = [] {
+        std::string all;
+        for (const Kernels *k : usable()) all += (all.empty() ? "" : " ") + std::string(k->name);
+        return all;
+    }();
+    return names.c_str();
+}
+
 // "" chooses the best again. Returns 0, or 1 where this processor or build lacks it.
 int auricle_set_isa(const char *name) {
-    if (!*name) {
-        chosen.store(best());
-        return 0;
-    }
-    std::vector<const Kernels *> usable{&PORTABLE_KERNELS};
-#if defined(__x86_64__)
-    __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) usable.push_back(&AVX2_KERNELS);
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq")) usable.push_back(&AVX512_KERNELS);
-#endif
-    for (const Kernels *k : usable)
-        if (!std::strcmp(k->name, name)) {
+    const auto all = usable();
+    for (const Kernels *k : all)
+        if (!*name ? k == all.back() : !std::strcmp(k->name, name)) {
             chosen.store(k);
             return 0;
         }
