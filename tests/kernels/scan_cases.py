@@ -42,7 +42,8 @@ def gradients(scan: Any, given: dict[str, Tensor], **options: Any) -> dict[str, 
     positional = [leaves.get(name) for name in NAMES[:8]]
     out, last = scan(*positional, True, initial_state=leaves.get("initial_state"), **options)
     rng = torch.Generator().manual_seed(99)
-    weights = torch.randn(out.shape, generator=rng).to(out.dtype), torch.randn(last.shape, generator=rng).to(last.dtype)
+    # Numbers that half precision holds, too.
+    weights = [torch.randn(x.shape, generator=rng).bfloat16().to(x.dtype) for x in (out, last)]
     found = torch.autograd.grad((out * weights[0]).sum() + (last * weights[1]).sum(), list(leaves.values()))
     return {"out": out.detach(), "last": last.detach(), **dict(zip(leaves, found, strict=True))}
 

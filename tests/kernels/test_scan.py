@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,9 +10,7 @@ from scan_cases import NAMES, assert_equal, gradients, inputs, truth
 from torch import Tensor
 
 from auricle.errors import ConfigError
-from auricle.kernels import bidirectional_scan, chunked, native, reference, selective_scan
-
-SETS = ("portable", "avx2", "avx512")
+from auricle.kernels import bidirectional_scan, chunked, reference, selective_scan
 
 
 def front_door(*args: Any, **options: Any) -> tuple[Tensor, Tensor]:
@@ -23,19 +20,6 @@ def front_door(*args: Any, **options: Any) -> tuple[Tensor, Tensor]:
 def plain_torch(*args: Any, **options: Any) -> tuple[Tensor, Tensor]:
     defaults: dict[str, Any] = {"initial_state": None, "lengths": None, "reverse": False}
     return chunked.selective_scan(*args, **(defaults | options))
-
-
-@pytest.fixture(params=SETS)
-def instruction_set(request: pytest.FixtureRequest) -> Iterator[str]:
-    if native.kernels() is None:
-        pytest.fail("the C++ kernels are not built: pip install -e . where there is a compiler")
-    try:
-        native.set_instruction_set(request.param)
-    except ConfigError:
-        # What the processor lacks runs as the best that it has: the test is then one that ran already.
-        native.set_instruction_set("")
-    yield request.param
-    native.set_instruction_set("")
 
 
 SHAPES = [(2, 37, 16, 131), (1, 64, 16, 64), (3, 9, 5, 1), (2, 130, 16, 67), (1, 3, 1, 200)]
@@ -206,16 +190,6 @@ def test_not_a_number_stays_not_a_number() -> None:
     assert out[0, 3, 10:].isnan().all()
     assert not out[0, :3].isnan().any()
     assert not out[0, 3, :10].isnan().any()
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_in_and_out(dtype: torch.dtype) -> None:
-    given = {name: x.to(dtype) for name, x in inputs(1, 16, 16, 50).items()}
-    out, last = front_door(*[given[n] for n in NAMES[:8]], True)
-    wanted, _ = front_door(*[given[n].float() for n in NAMES[:8]], True)
-    assert out.dtype == dtype
-    assert last.dtype == torch.float32
-    torch.testing.assert_close(out, wanted.to(dtype))
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,7 @@ def _usable(wanted: Backend, device: str) -> Backend:
     if wanted == "native" and native.kernels() is None:
         raise ConfigError(f"the native kernels were asked for, but {MISSING}; {BUILD}, or {otherwise}.")
     if wanted == "triton" and not find_spec("triton"):
-        raise ConfigError(f"the Triton kernels were asked for, but triton is not installed; install it, or {otherwise}.")
+        raise ConfigError(f"the Triton kernels were asked for, but triton is not installed; add it, or {otherwise}.")
     if wanted == "triton" and device != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
         raise ConfigError(f"the Triton kernels run on GPUs, not on '{device}'; {otherwise} (native, torch).")
     return wanted

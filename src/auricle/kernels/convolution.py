@@ -87,7 +87,8 @@ def _convolve(
 def _convolution(
     x: Tensor, weight: Tensor, bias: Tensor | None, lengths: Tensor | None, silu: bool, reverse: Sequence[bool]
 ) -> Tensor:
-    return _kernels(x).forward(x, weight, bias, lengths, silu, reverse).to(x.dtype)
+    out: Tensor = _kernels(x).forward(x, weight, bias, lengths, silu, reverse)
+    return out
 
 
 def _kernels(x: Tensor) -> ModuleType:

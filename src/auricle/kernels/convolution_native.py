@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 
 from auricle.kernels import native
-from auricle.kernels.layout import add_up, room
+from auricle.kernels.layout import room
 
 
 def forward(
     x: Tensor, weight: Tensor, bias: Tensor | None, lengths: Tensor | None, silu: bool, reverse: Sequence[bool]
 ) -> Tensor:
-    """x [B, E, L] by weight [K, E, W] and bias [K, E]: [K, B, E, L]."""
-    out = room(x.expand(len(reverse), *x.shape), torch.float32)
+    """x [B, E, L] by weight [K, E, W] and bias [K, E]: [K, B, E, L] in the type of x."""
+    out = room(x.expand(len(reverse), *x.shape), x.dtype)
     problems, alive = _problems(x, weight, bias, lengths, silu, reverse)
     for k, problem in enumerate(problems):
         problem.out = native.strided(out[k])
@@ -36,26 +36,26 @@ def backward(
     silu: bool,
     reverse: Sequence[bool],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of x, weight and bias, in float32."""
-    out_grad = out_grad.float()
+    """Gradients of x, in its type, and of weight and bias, in float32."""
+    out_grad = native.readable(out_grad)
     batch, channels, _ = x.shape
-    x_grads = [room(x, torch.float32) for _ in reverse]
-    weight_grad = out_grad.new_empty(len(reverse), batch, channels, weight.shape[-1])
-    bias_grad = out_grad.new_empty(len(reverse), batch, channels)
+    weight_grad = out_grad.new_empty(len(reverse), batch, channels, weight.shape[-1], dtype=torch.float32)
+    bias_grad = out_grad.new_empty(len(reverse), batch, channels, dtype=torch.float32)
     problems, alive = _problems(x, weight, bias, lengths, silu, reverse)
+    x_grad, partial = native.summed(problems, "x_grad", x, x.dtype)
     for k, problem in enumerate(problems):
-        problem.out_grad, problem.x_grad = native.strided(out_grad[k]), native.strided(x_grads[k])
+        problem.out_grad = native.strided(out_grad[k])
         problem.weight_grad, problem.bias_grad = native.pointer(weight_grad[k]), native.pointer(bias_grad[k])
     native.run("convolution_backward", problems)
-    del alive
-    return add_up(x_grads), weight_grad.sum(1), bias_grad.sum(1)
+    del alive, partial
+    return x_grad, weight_grad.sum(1), bias_grad.sum(1)
 
 
 def _problems(
     x: Tensor, weight: Tensor, bias: Tensor | None, lengths: Tensor | None, silu: bool, reverse: Sequence[bool]
 ) -> tuple[list[native.Convolution], tuple[Tensor | None, ...]]:
     """The C structures, and the tensors that must live as long as they."""
-    x, taps = x.float(), weight.float().contiguous()
+    taps = weight.float().contiguous()
     offset = None if bias is None else bias.float().contiguous()
     valid = native.steps(lengths, x.shape[2])
     problems = [
@@ -73,4 +73,4 @@ def _problems(
         )
         for k, backward in enumerate(reverse)
     ]
-    return problems, (x, taps, offset, valid)
+    return problems, (taps, offset, valid)

@@ -12,10 +12,3 @@ def room(x: Tensor, dtype: torch.dtype) -> Tensor:
     if x.stride(-2) < x.stride(-1):
         return x.new_empty(*front, length, channels, dtype=dtype).transpose(-1, -2)
     return x.new_empty(*front, channels, length, dtype=dtype)
-
-
-def add_up(parts: list[Tensor]) -> Tensor:
-    """The sum, in the first part."""
-    for other in parts[1:]:
-        parts[0] += other
-    return parts[0]

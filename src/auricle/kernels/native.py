@@ -5,7 +5,8 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
-from ctypes import POINTER, Structure, c_char_p, c_float, c_int, c_int32, c_int64
+from collections.abc import Sequence
+from ctypes import POINTER, Structure, c_char_p, c_float, c_int, c_int32, c_int64, c_void_p
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +14,20 @@ import torch
 from torch import Tensor
 
 from auricle.errors import ConfigError
+from auricle.kernels.layout import room
 
 LIBRARY = Path(__file__).with_name("libauricle_kernels.so")
 ABI = 2
 # Steps between the states that are kept for the way back; the C++ kernels have their own (scan_native.py).
 CHUNK = 64
+# The types of numbers that the kernels read and write, as `Type` of scan.h has them.
+TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 
 
 class Strided(Structure):
-    """A tensor [B, E, L] of float32; an absent one has no data."""
+    """A tensor [B, E, L]; an absent one has no data."""
 
-    _fields_ = (("data", POINTER(c_float)), ("row", c_int64), ("channel", c_int64), ("step", c_int64))
+    _fields_ = (("data", c_void_p), *((name, c_int64) for name in ("row", "channel", "step", "type")))
 
 
 class Scan(Structure):
@@ -35,11 +39,11 @@ class Scan(Structure):
         *((name, Strided) for name in ("u", "delta", "z", "b", "c")),
         *((name, POINTER(c_float)) for name in ("a", "skip", "bias", "initial")),
         ("lengths", POINTER(c_int64)),
-        ("out", Strided),
+        *((name, Strided) for name in ("out_before", "out")),
         *((name, POINTER(c_float)) for name in ("last", "saved")),
         ("out_grad", Strided),
         ("last_grad", POINTER(c_float)),
-        *((name, Strided) for name in ("u_grad", "delta_grad", "z_grad")),
+        *((name, Strided) for name in ("z_grad_before", "u_grad", "delta_grad", "z_grad")),
         *(
             (name, POINTER(c_float))
             for name in ("b_grad", "c_grad", "a_grad", "skip_grad", "bias_grad", "initial_grad")
@@ -56,7 +60,7 @@ class Convolution(Structure):
         ("x", Strided),
         *((name, POINTER(c_float)) for name in ("weight", "bias")),
         ("lengths", POINTER(c_int64)),
-        *((name, Strided) for name in ("out", "out_grad", "x_grad")),
+        *((name, Strided) for name in ("out", "out_grad", "x_grad_before", "x_grad")),
         *((name, POINTER(c_float)) for name in ("weight_grad", "bias_grad")),
     )
 
@@ -118,7 +122,27 @@ def strided(x: Tensor | None) -> Strided:
     """[B, E, L] of any strides; the tensor must outlive the call."""
     if x is None:
         return Strided()
-    return Strided(pointer(x), *x.stride())
+    return Strided(x.data_ptr(), *x.stride(), TYPES[x.dtype])
+
+
+def readable(x: Tensor) -> Tensor:
+    """The tensor in a type that the kernels read."""
+    return x if x.dtype in TYPES else x.float()
+
+
+def summed(problems: Sequence[Any], name: str, like: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Let all problems add what they give as `name`, in float32; the sum is in `dtype` and laid out as `like` is.
+
+    Returns:
+        The sum, and what holds a part of it in between: it must outlive the call.
+    """
+    total = room(like, dtype)
+    partial = total if dtype == torch.float32 or len(problems) == 1 else room(like, torch.float32)
+    for problem in problems:
+        if problem is not problems[0]:
+            setattr(problem, f"{name}_before", strided(partial))
+        setattr(problem, name, strided(total if problem is problems[-1] else partial))
+    return total, partial
 
 
 def pointer(x: Tensor | None) -> Any:

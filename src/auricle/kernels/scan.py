@@ -212,7 +212,7 @@ def _scan(
 ) -> tuple[Tensor, Tensor, Tensor]:
     tensors = (u, delta, A, B, C, D, z, delta_bias, initial_state)
     out, last, saved = _kernels(u).forward(tensors, lengths, softplus, reverse, keep)
-    return out.to(u.dtype), last, saved
+    return out, last, saved
 
 
 def _kernels(u: Tensor) -> ModuleType:

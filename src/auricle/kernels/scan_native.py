@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from auricle.kernels import native
-from auricle.kernels.layout import add_up, room
+from auricle.kernels.layout import room
 
 # u, delta, A, B, C, D, z, delta_bias and the initial state, as `scan` describes them.
 Tensors = Sequence[Tensor | None]
-Z = 6
+Z, PARAMETERS = 6, (2, 5, 7, 8)
 # Steps between the states that are kept for the way back, and channels of one task, as in scan.h.
 CHUNK, BLOCK = 32, 64
 
@@ -26,15 +26,15 @@ def forward(
     """out [B, E, L], the last states [K, B, E, S] and, with `keep`, those before each chunk [K, B, chunks, S, E]."""
     u = tensors[0]
     assert u is not None
-    outs = [room(u[0], torch.float32) for _ in reverse]
     last, saved = states_like(u, tensors[2], keep, CHUNK)
     problems, alive = _problems(tensors, lengths, softplus, reverse)
+    out, partial = native.summed(problems, "out", u[0], u.dtype)
     for k, problem in enumerate(problems):
-        problem.out, problem.last = native.strided(outs[k]), native.pointer(last[k])
+        problem.last = native.pointer(last[k])
         problem.saved = native.pointer(saved[k]) if keep else None
     native.run("scan_forward", problems)
-    del alive
-    return add_up(outs), last, saved
+    del alive, partial
+    return out, last, saved
 
 
 def states_like(u: Tensor, A: Tensor | None, keep: bool, chunk: int | None = None) -> tuple[Tensor, Tensor]:
@@ -53,10 +53,10 @@ def _problems(
     tensors: Tensors, lengths: Tensor | None, softplus: bool, reverse: Sequence[bool]
 ) -> tuple[list[native.Scan], list[Tensor | None]]:
     """The C structures, and the tensors that must live as long as they."""
-    whole = [None if x is None else x.float() for x in tensors]
-    for index in (2, 5, 7, 8):
-        x = whole[index]
-        whole[index] = None if x is None else x.contiguous()
+    whole = [
+        None if x is None else x.float().contiguous() if index in PARAMETERS else native.readable(x)
+        for index, x in enumerate(tensors)
+    ]
     assert whole[0] is not None
     valid = native.steps(lengths, whole[0].shape[-1])
     problems = []
@@ -97,15 +97,15 @@ def backward(
     softplus: bool,
     reverse: Sequence[bool],
 ) -> list[Tensor]:
-    """Gradients of `tensors`, in float32; that of an absent z is empty."""
-    u, A, z = tensors[0], tensors[2], tensors[Z]
+    """Gradients of `tensors`, along the steps in their types, else in float32; that of an absent z is empty."""
+    u, delta, A, z = *tensors[:3], tensors[Z]
     assert u is not None
+    assert delta is not None
     assert A is not None
     (scans, batch, channels, length), states = u.shape, A.shape[-1]
     blocks = (channels + BLOCK - 1) // BLOCK
-    out_grad, last_grad = out_grad.float(), last_grad.contiguous()
-    found = {name: room(u, torch.float32) for name in ("u_grad", "delta_grad")}
-    z_grads = [] if z is None else [room(z, torch.float32) for _ in reverse]
+    out_grad, last_grad = native.readable(out_grad), last_grad.contiguous()
+    u_grad, delta_grad = (room(u, native.readable(x).dtype) for x in (u, delta))
     shapes = {
         **dict.fromkeys(("b_grad", "c_grad"), (blocks, batch, length, states)),
         **dict.fromkeys(("a_grad", "initial_grad"), (batch, channels, states)),
@@ -113,23 +113,25 @@ def backward(
     }
     parts = {name: last_grad.new_empty(scans, *shape) for name, shape in shapes.items()}
     problems, alive = _problems((*tensors[:8], None), lengths, softplus, reverse)
+    z_grad = partial = u.new_empty(0)
+    if z is not None:
+        z_grad, partial = native.summed(problems, "z_grad", z, native.readable(z).dtype)
     for k, problem in enumerate(problems):
         problem.saved, problem.last_grad = native.pointer(saved[k]), native.pointer(last_grad[k])
         problem.out_grad = native.strided(out_grad)
-        problem.u_grad, problem.delta_grad = native.strided(found["u_grad"][k]), native.strided(found["delta_grad"][k])
-        problem.z_grad = native.strided(z_grads[k] if z_grads else None)
+        problem.u_grad, problem.delta_grad = native.strided(u_grad[k]), native.strided(delta_grad[k])
         for name, tensor in parts.items():
             setattr(problem, name, native.pointer(tensor[k]))
     native.run("scan_backward", problems)
-    del alive
+    del alive, partial
     return [
-        found["u_grad"],
-        found["delta_grad"],
+        u_grad,
+        delta_grad,
         parts["a_grad"].sum(1),
         parts["b_grad"].sum(1).transpose(2, 3),
         parts["c_grad"].sum(1).transpose(2, 3),
         parts["skip_grad"].sum(1),
-        add_up(z_grads) if z_grads else u.new_empty(0),
+        z_grad,
         parts["bias_grad"].sum(1),
         parts["initial_grad"],
     ]

@@ -50,18 +50,17 @@ void in_parallel(int64_t count, int threads, const std::function<void(int64_t)> 
     for (auto &other : others) other.join();
 }
 
+// All problems' tasks, those of the first problem first. A row and block of a problem waits for that of the problem
+// before, to whose results it may add; tasks are begun in order, so what is waited for is being done.
 template <class Problem, class Task>
 void run(const Problem *problems, int64_t count, int threads, Task task) {
-    std::vector<int64_t> ends;
-    for (int64_t p = 0; p < count; ++p) {
-        const int64_t blocks = (problems[p].channels + BLOCK - 1) / BLOCK;
-        ends.push_back((p ? ends.back() : 0) + problems[p].batch * blocks);
-    }
-    in_parallel(count ? ends.back() : 0, threads, [&](int64_t i) {
-        int64_t p = 0;
-        while (i >= ends[p]) ++p;
-        const int64_t blocks = (problems[p].channels + BLOCK - 1) / BLOCK, local = p ? i - ends[p - 1] : i;
-        task(problems[p], local / blocks, local % blocks);
+    if (!count) return;
+    const int64_t blocks = (problems->channels + BLOCK - 1) / BLOCK, each = problems->batch * blocks;
+    std::vector<std::atomic<bool>> done(count * each);
+    in_parallel(count * each, threads, [&](int64_t i) {
+        while (i >= each && !done[i - each]) std::this_thread::yield();
+        task(problems[i / each], i % each / blocks, i % blocks);
+        done[i] = true;
     });
 }
 

@@ -1,23 +1,29 @@
 // What the selective scan is called with, the same for every instruction set.
 //
-// B batch, E channels, S states, L steps. Every tensor is float32; strides are in elements.
+// B batch, E channels, S states, L steps. Strides are in elements. Tensors that are no `Strided` are float32, and so is
+// everything that is computed: a number is rounded once, where it is written.
 #pragma once
 
 #include <cstdint>
 
 extern "C" {
 
+enum Type : int64_t { FLOAT32, BFLOAT16, FLOAT16 };
+
 struct Strided {
-    const float *data;  // null: absent
+    const void *data;  // null: absent
     int64_t row, channel, step;
+    Type type;
 };
 
 struct StridedOut {
-    float *data;
+    void *data;
     int64_t row, channel, step;
+    Type type;
 };
 
-// One scan; the two directions of a bidirectional block are two of them, done in one call.
+// One scan; the two directions of a bidirectional block are two of them, done in one call. Those of a call are of one
+// size, and where both write into a sum, the second adds to what the first has written.
 struct Scan {
     int64_t batch, channels, states, length;
     int32_t softplus, reverse;
@@ -27,12 +33,14 @@ struct Scan {
     const float *skip, *bias;    // [E], optional: D and delta_bias
     const float *initial;        // [B, E, S], optional
     const int64_t *lengths;      // [B], optional: valid steps
+    Strided out_before;          // [B, E, L], optional: what is added to the output
     StridedOut out;              // [B, E, L]
     float *last;                 // [B, E, S], optional
     float *saved;                // [B, chunks, S, E], optional: states before each chunk, for the backward pass
     // Backward.
     Strided out_grad;            // [B, E, L]
     const float *last_grad;      // [B, E, S], optional
+    Strided z_grad_before;       // as out_before
     StridedOut u_grad, delta_grad, z_grad;
     float *b_grad, *c_grad;      // [blocks, B, L, S]: to be summed over blocks
     float *a_grad;               // [B, E, S]: to be summed over the batch, as the next two
@@ -49,6 +57,7 @@ struct Convolution {
     const int64_t *lengths;
     StridedOut out;
     Strided out_grad;
+    Strided x_grad_before;
     StridedOut x_grad;
     float *weight_grad, *bias_grad;  // [B, E, width], [B, E]: to be summed over the batch
 };
