@@ -19,7 +19,7 @@ from auricle.errors import ConfigError
 from auricle.methods import get_method, get_preset
 from auricle.methods.asit import ASiTConfig, ASiTEncoder, ASiTObjective, for_finetuning
 from auricle.methods.asit.corruption import corrupt
-from auricle.methods.asit.model import pooled_sequence
+from auricle.methods.asit.sequence import pooled_sequence
 from auricle.nn.masking import block_mask, draws_of
 from auricle.nn.patches import time_major
 from auricle.training import pretrain

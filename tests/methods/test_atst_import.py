@@ -113,8 +113,8 @@ def test_a_distilled_file_is_the_student_and_says_what_it_leaves() -> None:
     }
 
 
-def test_heads_for_each_time_step_are_left_out_by_name() -> None:
-    state = encoder_state("frame", "model.atst.") | {
+def test_heads_for_each_time_step_of_the_clip_network_are_left_out_by_name() -> None:
+    state = encoder_state("clip", "model.atst.") | {
         "strong_head.weight": torch.zeros(7, 24),
         "model.atst_mel.mel_basis": torch.zeros(3),
     }

@@ -43,6 +43,17 @@ class Frontend(nn.Module, ABC):
         """waves [B, S] in [-1, 1] to features [B, T, F], before any normalisation by statistics of a data set."""
 
 
+def fill_up(waves: Tensor, lengths: Tensor, samples: int) -> tuple[Tensor, Tensor]:
+    """waves [B, S], of which `lengths` [B] count, with silence after each clip up to `samples`; and their new lengths.
+
+    A clip that is longer stays as it is.
+    """
+    heard = lengths.clamp(min=samples)
+    silent = torch.arange(waves.shape[1], device=waves.device) >= lengths[:, None]
+    waves = nn.functional.pad(waves.masked_fill(silent, 0.0), (0, max(0, samples - waves.shape[1])))
+    return waves, heard
+
+
 class KaldiFbank(Frontend):
     """Kaldi's log-mel filterbank, as torchaudio's `compliance.kaldi.fbank(htk_compat=True, use_energy=False)`.
 

@@ -14,6 +14,7 @@ from auricle.audio.frontends import Frontend
 
 # The least power, in front of the logarithm: -100 dB.
 LEAST_POWER = 1e-10
+LEAST_DB = -100.0
 
 
 class DecibelMel(Frontend):
@@ -31,6 +32,7 @@ class DecibelMel(Frontend):
         fft_size: of the transform.
         lowest_hz, highest_hz: where the first filter begins and the last one ends.
         top_db: decibels between the loudest value of a clip and the least.
+        least_db: nothing is lower than this, however quiet the clip.
     """
 
     window: Tensor
@@ -46,14 +48,11 @@ class DecibelMel(Frontend):
         lowest_hz: float = 60.0,
         highest_hz: float = 7800.0,
         top_db: float = 80.0,
+        least_db: float = LEAST_DB,
     ) -> None:
         super().__init__()
-        self.window_samples, self.hop_samples, self.fft_size, self.top_db = (
-            window_samples,
-            hop_samples,
-            fft_size,
-            top_db,
-        )
+        self.window_samples, self.hop_samples, self.fft_size = window_samples, hop_samples, fft_size
+        self.top_db, self.least_db = top_db, least_db
         self.min_samples = fft_size // 2 + 1
         # Derived from the arguments, so never part of a checkpoint.
         filters = htk_mel_filters(mel_bins, fft_size, sample_rate, lowest_hz, highest_hz)
@@ -95,7 +94,8 @@ class DecibelMel(Frontend):
         if frames is not None:
             beyond = torch.arange(power.shape[1], device=power.device) >= frames[:, None]
             loudest = loudest.masked_fill(beyond, -math.inf)
-        return torch.maximum(level, (loudest.amax(1) - self.top_db)[:, None, None])
+        floor = (loudest.amax(1) - self.top_db).clamp(min=self.least_db)
+        return torch.maximum(level, floor[:, None, None])
 
     def forward(self, waves: Tensor, lengths: Tensor | None = None) -> Tensor:
         """waves [B, S] in [-1, 1], of which `lengths` [B] count (all, if None), to decibels [B, T, F]."""

@@ -27,7 +27,7 @@ def add(verbs: Verbs) -> None:
         "--task",
         default="classification",
         choices=("classification", "tagging"),
-        help="of a fine-tuned file: one label per clip, or any number",
+        help="of a fine-tuned file for clips: one label each, or any number",
     )
     p.add_argument("--classes", metavar="FILE", help="label names of a fine-tuned file, one per line")
 

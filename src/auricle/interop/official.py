@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import pickle
 import re
 import warnings
@@ -23,6 +24,7 @@ from auricle.files import sha256
 from auricle.methods import get_method, method_names
 from auricle.methods.base import EncoderOnly, Imported, quirks
 from auricle.tasks.classification import Classifier
+from auricle.tasks.detection import Detector, first_decisions, frame_width
 from auricle.training.checkpoint import restore, save_checkpoint
 
 # Keys under which trainers wrap a state dict.
@@ -77,7 +79,8 @@ def import_checkpoint(
         out: the directory to make.
         options: structure that the file does not hold; the error says which.
         classes: label names of a fine-tuned file; numbers, if left out.
-        task: of a fine-tuned file: whether its classes exclude each other, or any number may be present.
+        task: of a fine-tuned file: whether its classes exclude each other, or any number may be present. A file with a
+            head for time steps is a detector all the same.
 
     Raises:
         CheckpointError: the file is unreadable, holds code, is of no known method, or does not fit.
@@ -92,6 +95,8 @@ def import_checkpoint(
         names = ", ".join(broken[:5])
         raise CheckpointError(f"{file} holds NaN or infinity in {plural(len(broken), 'tensor')} ({names}).")
     module = build(imported, classes, str(file), task)
+    if isinstance(module, Detector):
+        imported = dataclasses.replace(imported, assumed="; ".join(filter(None, (imported.assumed, decided(module)))))
     config: dict[str, Any] = {
         "kind": imported.kind,
         "method": imported.method,
@@ -108,6 +113,8 @@ def import_checkpoint(
     if isinstance(module, Classifier):
         config |= {"classes": list(module.classes), "label": "label", "task": module.task, "loss": module.loss}
         config["head"] = imported.head
+    if isinstance(module, Detector):
+        config |= {**module.settings(), "classes": list(module.classes), "label": "label"}
     path = save_checkpoint(out.absolute().parent, out.name, weights=module.state_dict(), config=config)
     return ImportReport(path, imported)
 
@@ -224,11 +231,35 @@ def build(
         if imported.kind == "pretraining":
             return method.build_objective(imported.config)
         encoder = method.build_encoder(imported.config)
+        if imported.kind == "detector":
+            return Detector(encoder, names, reads, pooling=imported.pooling, normalise=False)
         return Classifier(encoder, names, task=task, head=imported.head) if names else EncoderOnly(encoder)
 
     # What is drawn here is overwritten; the caller's generators stay as they are.
     with torch.random.fork_rng(devices=[]):
-        return restore(fresh, imported.state, where, _sources(imported))
+        state = imported.state
+        if imported.kind == "detector":
+            reads = state["head.linear.weight"].shape[-1]
+            with torch.device("meta"):
+                rate = method.build_encoder(imported.config).frame_rate
+            # A published detector brings neither thresholds nor filters.
+            state = first_decisions(imported.classes, rate) | state
+        module = restore(fresh, state, where, _sources(imported))
+    if isinstance(module, Detector) and (gives := frame_width(module.encoder)) != reads:
+        raise CheckpointError(
+            f"the head of {where} reads {reads} numbers of each time step, but its network has {gives}; correct the "
+            "--set options."
+        )
+    return module
+
+
+def decided(detector: Detector) -> str:
+    """In words, by what a detector decides that nobody has tuned."""
+    steps, rate = int(detector.filters[0]), detector.encoder.frame_rate
+    return (
+        f"threshold={float(detector.thresholds[0]):g} of every class and a median filter of {steps} steps "
+        f"({steps / rate:g} s); predict --threshold gives another"
+    )
 
 
 def _sources(imported: Imported) -> dict[str, str]:

@@ -20,8 +20,8 @@ from auricle.interop.parity_teachers import asked, cosine_schedule
 from auricle.methods import asit
 from auricle.methods.asit import ASiTConfig, ASiTEncoder, ASiTObjective, official
 from auricle.methods.asit.corruption import Corrupted, Fill, filled, rectangles
-from auricle.methods.asit.model import pooled_sequence
 from auricle.methods.asit.objective import View
+from auricle.methods.asit.sequence import pooled_sequence
 from auricle.methods.spectrogram.encoder import adapt_encoder
 from auricle.nn.patches import Pair, time_major, unpatchify
 from auricle.nn.transformer import Block

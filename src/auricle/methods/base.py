@@ -25,6 +25,7 @@ from auricle.data.batch import Batch
 from auricle.data.labels import Task
 from auricle.errors import CheckpointError, plural
 from auricle.nn.collapse import effective_rank, feature_spread
+from auricle.nn.heads import FramePooling
 
 Capability = Literal["pretrain", "embed", "finetune", "decode"]
 
@@ -289,11 +290,12 @@ class Imported:
     """A foreign checkpoint in our terms: `kind` says which module `state` belongs to, `preset` whose recipes fit it.
 
     `assumed` are settings that the file does not hold and that were not given, with where they come from; `stated` are
-    those that the file holds as plain values, in its words.
+    those that the file holds as plain values, in its words. `head` is a classifier's, `pooling` a detector's, which is
+    linear on each time step.
     """
 
     method: str
-    kind: Literal["pretraining", "encoder", "classifier"]
+    kind: Literal["pretraining", "encoder", "classifier", "detector"]
     config: MethodConfig
     state: dict[str, Tensor]
     tensors: tuple[ImportedTensor, ...]
@@ -302,6 +304,7 @@ class Imported:
     assumed: str = ""
     head: Literal["linear", "batchnorm"] = "linear"
     stated: str = ""
+    pooling: FramePooling = "linear_softmax"
 
 
 def unknown_tensors(title: str, names: Sequence[str]) -> CheckpointError:
@@ -311,14 +314,15 @@ def unknown_tensors(title: str, names: Sequence[str]) -> CheckpointError:
 
 
 def quirks(config: MethodConfig) -> dict[str, Any]:
-    """The settings of a network that follow its official code where the method's defaults do otherwise."""
+    """The settings of a network that follow published code (`COMPAT`) where the method's defaults do otherwise."""
     kind = type(config)
-    official = getattr(kind, "COMPAT", {}).get("official", {})
+    groups = getattr(kind, "COMPAT", {}).values()
     pretext: frozenset[str] = getattr(kind, "PRETEXT", frozenset())
     usual = {f.name: f.default for f in dataclasses.fields(kind)}
     return {
         name: value
-        for name, value in official.items()
+        for group in groups
+        for name, value in group.items()
         if name not in pretext and getattr(config, name) == value != usual[name]
     }
 

@@ -94,9 +94,8 @@ class Detector(Trainable):
                 "mask_freq and mask_time work on a spectrogram, and this network has none; set both to 0."
             )
         self.collar = collar
-        frames = odd_frames(FILTER_SECONDS, encoder.frame_rate)
-        self.register_buffer("thresholds", torch.full((len(self.classes),), THRESHOLD))
-        self.register_buffer("filters", torch.full((len(self.classes),), frames, dtype=torch.int64))
+        for name, value in first_decisions(len(self.classes), encoder.frame_rate).items():
+            self.register_buffer(name, value)
         self.teacher: nn.ModuleDict | None = None
         if consistency:
             self.teacher = teacher_of(nn.ModuleDict({"encoder": encoder, "head": self.head}))
@@ -304,6 +303,15 @@ def step_edges(times: Floats) -> Floats:
 def odd_frames(seconds: float, rate: float) -> int:
     """The odd number of frames of a filter of about so many seconds, at least 1."""
     return 2 * round(max(0.0, seconds * rate - 1) / 2) + 1
+
+
+def first_decisions(classes: int, rate: float) -> dict[str, Tensor]:
+    """The `thresholds` and `filters` [C] of a detector with `rate` time steps per second, before any are chosen."""
+    frames = odd_frames(FILTER_SECONDS, rate)
+    return {
+        "thresholds": torch.full((classes,), THRESHOLD),
+        "filters": torch.full((classes,), frames, dtype=torch.int64),
+    }
 
 
 @torch.no_grad()

@@ -1,9 +1,10 @@
 """ASiT: local-global audio spectrogram vision transformer (Atito, Awais, Wang, Plumbley, Kittler; arXiv 2211.13189).
 
 Read in this order: config.py (settings), model.py (the encoder), corruption.py (what the student does not see),
-objective.py (what it learns), presets.py and recipes.py (trainings), official.py (checkpoints that circulate). The
-front end and the patches are those of ../spectrogram/, the teacher's parts are in nn/. Official code: Sara-Ahmed/ASiT
-at 1f1d63c; docs/asit.md says where it differs from what is done here.
+objective.py (what it learns), presets.py and recipes.py (trainings), official.py (checkpoints that circulate),
+sequence.py (the encoder of PretrainedSED's detectors). The front end and the patches are those of ../spectrogram/, the
+teacher's parts are in nn/. Official code: Sara-Ahmed/ASiT at 1f1d63c; docs/asit.md says where it differs from what is
+done here.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from auricle.methods.asit.objective import ASiTObjective
 from auricle.methods.asit.official import import_state, recognises
 from auricle.methods.asit.presets import PRESETS
 from auricle.methods.asit.recipes import RECIPES
+from auricle.methods.asit.sequence import SequenceEncoder
 from auricle.methods.base import Capability, Objective
 from auricle.methods.spectrogram.encoder import build_frontend
 from auricle.methods.spectrogram.latent import LatentObjective
@@ -26,7 +28,7 @@ DEFAULT_PRESET = "demo"
 
 def build_encoder(config: ASiTConfig) -> ASiTEncoder:
     """An encoder with fresh weights from torch's global generator."""
-    return ASiTEncoder(config)
+    return SequenceEncoder(config) if config.sequence_steps else ASiTEncoder(config)
 
 
 def build_objective(config: ASiTConfig) -> Objective:

@@ -26,7 +26,8 @@ class ASiTConfig(TransformerConfig, LatentConfig):
     """A transformer over patches, a student that sees damaged spectrograms, and a teacher that follows it.
 
     `position_layout=swapped` reads the table of positions with its axes exchanged and stretches it for every length,
-    as PretrainedSED's fine-tuned weights need it; `heard_frames` is then what the network hears at once.
+    as PretrainedSED's fine-tuned weights need it; `heard_frames` is then what the network hears at once. With
+    `sequence_steps`, too, its tokens are those many even steps, as PretrainedSED's detectors read them (sequence.py).
 
     Two views of `view_seconds` are cut out of each clip, which begins elsewhere with probability `roll`. In each view,
     rectangles of up to `block_share` of both sides are replaced: by `drop` until from one half to `drop_share` of the
@@ -41,12 +42,13 @@ class ASiTConfig(TransformerConfig, LatentConfig):
     can be added up from micro-batches; "pixels", as the official code does, counts a clip by what is hidden of it.
 
     `compat` among the settings stands for the settings of that name in `COMPAT`: "official" for the quirks of the
-    authors' code, "pretrainedsed" for those of the detectors that were made of it.
+    authors' code, "pretrainedsed" for those of the network in PretrainedSED, "detector" for how its detectors hear it.
     """
 
     COMPAT: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "official": {"channel": 0, "attend_padding": True, "reconstruct_over": "pixels"},
         "pretrainedsed": {"position_layout": "swapped", "heard_frames": 998},
+        "detector": {"position_layout": "swapped", "heard_frames": 998, "sequence_steps": 250},
     }
     PRETEXT: ClassVar[frozenset[str]] = LatentConfig.PRETEXT | {
         *("view_seconds", "roll", "drop", "drop_share", "alien_probability", "alien_share", "block_share", "align"),
@@ -61,6 +63,7 @@ class ASiTConfig(TransformerConfig, LatentConfig):
     pooling: Literal["mean", "prefix"] = "prefix"
     position_layout: PositionLayout = "learned"
     heard_frames: int = 0
+    sequence_steps: int = 0
     view_seconds: float = 5.935
     roll: float = 0.5
     drop: Drop = "zeros"
@@ -95,7 +98,7 @@ class ASiTConfig(TransformerConfig, LatentConfig):
                 *("projector_hidden", "projector_out", "decoder_hidden", "decoder_out"),
                 *("student_temperature", "teacher_temperature", "final_teacher_temperature"),
             ),
-            not_negative=("heard_frames", "reconstruction_weight"),
+            not_negative=("heard_frames", "sequence_steps", "reconstruction_weight"),
             shares=(
                 *("roll", "drop_share", "alien_probability", "alien_share", "block_share", "drop_path"),
                 *("temperature_warmup", "centre_momentum", "momentum"),
@@ -113,8 +116,10 @@ class ASiTConfig(TransformerConfig, LatentConfig):
                 "position_layout=swapped is for patches that do not overlap, and clips of their own length: "
                 "leave out strides and attend_padding."
             )
-        if self.heard_frames and self.position_layout == "learned":
-            raise ConfigError("heard_frames has no effect without position_layout=swapped; set window_frames.")
+        if self.position_layout == "learned":
+            for name, instead in (("heard_frames", "set window_frames"), ("sequence_steps", "leave it out")):
+                if getattr(self, name):
+                    raise ConfigError(f"{name} has no effect without position_layout=swapped; {instead}.")
 
     def check_pretraining(self) -> None:
         super().check_pretraining()

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from auricle.methods.asit.config import ASiTConfig
-from auricle.methods.base import Encoded
 from auricle.methods.spectrogram.encoder import for_finetuning as adapt_for_finetuning
 from auricle.methods.spectrogram.transformer import TransformerEncoder
 from auricle.nn.patches import frequency_major, time_major
@@ -76,18 +75,8 @@ def for_finetuning(encoder: ASiTEncoder, seconds: float) -> ASiTEncoder:
     if encoder.config.position_layout == "learned":
         return adapt_for_finetuning(encoder, seconds)
     frames = int(encoder.frontend.num_frames(torch.tensor(round(seconds * encoder.sample_rate))))
-    adapted = ASiTEncoder(dataclasses.replace(encoder.config, heard_frames=max(frames, encoder.config.patch_time)))
+    steps = max(1, round(seconds * encoder.frame_rate)) if encoder.config.sequence_steps else 0
+    heard = max(frames, encoder.config.patch_time)
+    adapted = type(encoder)(dataclasses.replace(encoder.config, heard_frames=heard, sequence_steps=steps))
     adapted.load_state_dict(encoder.state_dict())
     return adapted
-
-
-def pooled_sequence(encoded: Encoded, steps: int = 250) -> Tensor:
-    """What PretrainedSED's detectors read of a batch of clips of one length: [B, steps, D].
-
-    All tokens, the class token first and the frequency rows of a column one after the other, are averaged down to
-    `steps`, or interpolated up to them where they are fewer. A step is so no stretch of time.
-    """
-    tokens = torch.cat([encoded.prefix[-1], time_major(encoded.layers[-1], encoded.grid)], dim=1).transpose(1, 2)
-    if tokens.shape[2] > steps:
-        return nn.functional.adaptive_avg_pool1d(tokens, steps).transpose(1, 2)
-    return nn.functional.interpolate(tokens, size=steps, mode="linear", align_corners=False).transpose(1, 2)

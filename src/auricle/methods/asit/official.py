@@ -22,7 +22,7 @@ from auricle.methods.spectrogram.official import PATCHES
 from auricle.methods.spectrogram.recipes import seconds
 from auricle.nn.patches import Pair, frequency_major, time_major
 
-Kind = Literal["pretraining", "encoder", "classifier"]
+Kind = Literal["pretraining", "encoder", "classifier", "detector"]
 # What the ViT is called in a file, without what stands before it in a training file.
 _NETWORKS = ("backbone.", "model.asit.", "model.", "asit.", "pretrained.", "v.", "")
 _PRETRAINEDSED = ("model.asit.", "model.", "asit.")
@@ -42,12 +42,9 @@ _CLASSIFIER = {
     **{f"mlp_head.0.{p}": f"head.norm.{p}" for p in _PARTS},
     **{f"mlp_head.1.{p}": f"head.linear.{p}" for p in _PARTS},
 }
+_DETECTOR = {f"strong_head.{part}": f"head.linear.{part}" for part in _PARTS}
 _UNUSED = {
-    **{
-        f"{head}.{part}": "a detector's head on PretrainedSED's sequence of 250 steps; auricle takes the network"
-        for head in ("strong_head", "weak_head")
-        for part in _PARTS
-    },
+    **{f"weak_head.{part}": "a head for labels of whole clips, which auricle does not read" for part in _PARTS},
     **{f"head.{part}": "a linear layer on the class token; auricle takes the network" for part in _PARTS},
 }
 _NEEDED = ("cls_token", "pos_embed", "patch_embed.proj.weight", "norm.weight")
@@ -78,7 +75,7 @@ def place_of(key: str) -> Place | None:
     branch, rest = match[1] or "", match[2]
     if branch in _CENTRES:
         return Place(branch, "", rest) if rest == "center" else None
-    if rest in _PRETEXT or rest in _CLASSIFIER or rest in _UNUSED:
+    if rest in _PRETEXT or rest in _CLASSIFIER or rest in _DETECTOR or rest in _UNUSED:
         return Place(branch, "", rest)
     for network in _NETWORKS:
         name = rest.removeprefix(network)
@@ -104,11 +101,11 @@ def import_state(
     """An official state dict as ours.
 
     What the file holds is read from it: width, depth, patch, grid, sizes of the heads. Padding and channels are the
-    official ones (`compat=official`); PretrainedSED's files, known by their names, have `compat=pretrainedsed`. The
-    teacher is what is evaluated; a file that lacks the student or the centres gives an encoder. `options` are fields of
-    ASiTConfig that the file does not hold: `heads` for a width that was never released, `mel_bins` other than 128, and
-    for a fine-tuned file strides and input statistics. Sample rate and statistics are assumed where they are not given,
-    and `assumed` says so.
+    official ones (`compat=official`); PretrainedSED's files, known by their names, have `compat=pretrainedsed`, and
+    those with a head for time steps give a detector (`compat=detector`). The teacher is what is evaluated; a file that
+    lacks the student or the centres gives an encoder. `options` are fields of ASiTConfig that the file does not hold:
+    `heads` for a width that was never released, `mel_bins` other than 128, and for a fine-tuned file strides and input
+    statistics. Sample rate and statistics are assumed where they are not given, and `assumed` says so.
 
     Raises:
         CheckpointError: an unknown, missing or mis-shaped tensor, or a structure that must be given and is not.
@@ -174,7 +171,10 @@ class _File:
         self.tensors = {place.name: state[key] for key, place in self.places.items() if place.branch == self.main}
         if "mlp_head.1.weight" in self.tensors:
             self.kind = "classifier"
-        self.classes = len(self.tensors["mlp_head.1.weight"]) if self.kind == "classifier" else 0
+        elif "strong_head.weight" in self.tensors:
+            self.kind = "detector"
+        head = {"classifier": "mlp_head.1.weight", "detector": "strong_head.weight"}.get(self.kind)
+        self.classes = len(self.tensors[head]) if head else 0
         self.networks = {place.network for place in self.places.values() if place.name == "cls_token"}
         for name in _NEEDED:
             if name not in self.tensors:
@@ -188,8 +188,8 @@ class _File:
             return "", "the student; the teacher is what is evaluated"
         if place.name in _UNUSED:
             return "", _UNUSED[place.name]
-        if place.name in _CLASSIFIER:
-            return _CLASSIFIER[place.name], ""
+        if ours := (_CLASSIFIER | _DETECTOR).get(place.name):
+            return ours, ""
         if place.name in _PRETEXT:
             if self.kind != "pretraining":
                 return "", "a head of pretraining, which only goes on from a whole training file"
@@ -208,6 +208,7 @@ class _File:
         width, _, wide, high = kernel.shape
         self._ask(width, options)
         found = "pretrainedsed" if self.networks & set(_PRETRAINEDSED) else "official"
+        found = "detector" if self.kind == "detector" else found
         settings = {
             "width": width,
             "depth": 1 + max(int(match[1]) for name in self.tensors if (match := _BLOCK.fullmatch(name))),

@@ -44,7 +44,7 @@ class Chunks:
     def __init__(self, config: ATSTConfig, features: Tensor, frames: Tensor) -> None:
         self.config, self.frames = config, frames
         patch, device = config.patch_time, features.device
-        whole = config.chunking == "whole"
+        whole = config.of_whole_patches
         # Of whole patches: the last may reach into padding. Else what does not fill a patch is dropped.
         total = max(config.columns_of(features.shape[1]) * patch if whole else features.shape[1], patch)
         features = nn.functional.pad(features, (0, 0, 0, max(0, total - features.shape[1])))
@@ -111,7 +111,7 @@ class Chunks:
 
     def weights(self) -> Tensor:
         """[B, K]: how much each chunk counts in the mean over a clip."""
-        if self.config.chunking == "whole":
+        if self.config.of_whole_patches:
             return self.own
         if self.config.chunking == "scene":
             # A rest counts as much as a whole chunk, even one too short for a token, which adds nothing.

@@ -11,12 +11,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+from auricle.audio.mel import LEAST_DB
 from auricle.config import check_ranges
 from auricle.errors import ConfigError
 from auricle.methods.spectrogram.config import LatentConfig, SpectrogramConfig
 from auricle.nn.patches import PositionInit
 
-Chunking = Literal["whole", "downstream", "scene"]
+Chunking = Literal["whole", "downstream", "scene", "filled"]
 
 
 @dataclass(frozen=True)
@@ -30,8 +31,11 @@ class ATSTConfig(SpectrogramConfig):
         whole       of whole patches, all of them, each counting by its tokens
         downstream  as the official fine-tuning does, which drops short rests (docs/atst.md)
         scene       as the official embedding function does, which weighs a short rest like a whole chunk
+        filled      as detectors that were trained on clips of one length hear: like whole, after a clip shorter than
+                    `window_seconds` was filled up with silence, which is attended to; a time step begins with its patch
 
-    Long audio is cut into windows of `window_seconds`; the floor of the decibels is that of a window.
+    Long audio is cut into windows of `window_seconds`; the floor of the decibels is that of a window, and none of them
+    is below `least_db`.
 
     `projector_hidden` and `projector_out` are the sizes of projector and predictor, `momentum` is the teacher's at the
     start, `drop_path` of the last block. A view is a crop of `view_seconds`, into which another clip is mixed with a
@@ -63,6 +67,7 @@ class ATSTConfig(SpectrogramConfig):
     lowest_hz: float = 60.0
     highest_hz: float = 7800.0
     top_db: float = 80.0
+    least_db: float = LEAST_DB
     chunk_frames: int = 0
     chunking: Chunking = "whole"
     window_seconds: float = 60.0
@@ -104,12 +109,24 @@ class ATSTConfig(SpectrogramConfig):
                 f"window_frames={self.window_frames} has positions for; lower view_seconds or raise window_frames."
             )
 
+    def check_pretraining(self) -> None:
+        super().check_pretraining()
+        if self.chunking == "filled":
+            raise ConfigError(
+                "chunking=filled is for detectors that hear clips of one length, not to pretrain; leave it out."
+            )
+
     @property
     def chunk(self) -> int:
         """Frames from the beginning of a chunk to the next."""
         frames = min(self.chunk_frames or self.window_frames, self.window_frames)
         frames = max(frames, self.patch_time)
-        return frames // self.patch_time * self.patch_time if self.chunking == "whole" else frames
+        return frames // self.patch_time * self.patch_time if self.of_whole_patches else frames
+
+    @property
+    def of_whole_patches(self) -> bool:
+        """Whether chunks are of whole patches, of which a clip's last one may reach into padding."""
+        return self.chunking in ("whole", "filled")
 
     def columns_of(self, frames: int) -> int:
         """Time steps of a clip of so many frames: one for each that begins before the clip's end.
@@ -117,7 +134,7 @@ class ATSTConfig(SpectrogramConfig):
         The official code drops what does not fill a patch. With frames centred as here, it is all heard if the last
         patch reaches into padding, but for a frame that is centred at the very end of the clip.
         """
-        if self.chunking == "whole":
+        if self.of_whole_patches:
             return max(1, -(-(frames - 1) // self.patch_time))
         return max(1, frames // self.patch_time)
 
@@ -146,11 +163,15 @@ class FrameConfig(ATSTConfig, LatentConfig):
     masked. With `symmetric`, teacher and student see both views, else the teacher the first and the student the second.
     `augment_teacher` and `augment_student` say which of the two views is changed; what is masked is the same in both.
 
-    `compat=official` among the settings stands for the official chunking of `COMPAT` and for the first channel.
+    `compat` among the settings stands for the settings of that name in `COMPAT`: "official" for the authors' chunking
+    and the first channel, "detector" for what their detector of AudioSet-Strong hears, "pretrainedsed" for what
+    PretrainedSED's hears.
     """
 
     COMPAT: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "official": {"channel": 0, "chunking": "scene", "chunk_frames": 1001}
+        "official": {"channel": 0, "chunking": "scene", "chunk_frames": 1001},
+        "detector": {"chunking": "filled", "window_seconds": 10.0},
+        "pretrainedsed": {"chunking": "filled", "window_seconds": 10.0, "least_db": -50.0},
     }
 
     PRETEXT: ClassVar[frozenset[str]] = (

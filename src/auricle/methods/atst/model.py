@@ -12,6 +12,7 @@ from typing import ClassVar, TypeVar
 import torch
 from torch import Tensor, nn
 
+from auricle.audio.frontends import fill_up
 from auricle.audio.mel import DecibelMel
 from auricle.methods.atst.chunks import Chunks
 from auricle.methods.atst.config import ATSTConfig, ClipConfig, FrameConfig
@@ -32,6 +33,7 @@ def build_frontend(config: ATSTConfig) -> DecibelMel:
         lowest_hz=config.lowest_hz,
         highest_hz=config.highest_hz,
         top_db=config.top_db,
+        least_db=config.least_db,
     )
 
 
@@ -87,16 +89,24 @@ class ATSTEncoder(TokenEncoder):
         return 0.0
 
     def features(self, waves: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """waves [B, S], lengths [B] to normalised decibels [B, T, F] and frames [B]; 0 beyond a clip's frames.
+        """waves [B, S], lengths [B] to normalised decibels [B, T, F] and frames [B]; 0 beyond what is heard of a clip.
 
         The floor of the decibels is `top_db` below the loudest value of each clip as it is given here.
         """
         if lengths is None:
             lengths = torch.full((len(waves),), waves.shape[1], device=waves.device)
         frames = self.frontend.num_frames(lengths)
+        if self.config.chunking == "filled":
+            waves, lengths = fill_up(waves, lengths, self.window_samples)
         normalised = self.normalise(self.frontend(waves, lengths))
-        padding = torch.arange(normalised.shape[1], device=waves.device) >= frames[:, None]
+        padding = torch.arange(normalised.shape[1], device=waves.device) >= self.heard(frames)[:, None]
         return normalised.masked_fill(padding[..., None], self.pad_value), frames
+
+    def heard(self, frames: Tensor) -> Tensor:
+        """How many frames [B] the network hears of clips of `frames` [B]: with the silence that fills them up."""
+        if self.config.chunking != "filled":
+            return frames
+        return frames.clamp(min=1 + self.window_samples // self.frontend.hop_samples)
 
     def normalise(self, decibels: Tensor) -> Tensor:
         """Decibels to about -1 to 1; not clipped."""
@@ -146,7 +156,11 @@ class ATSTEncoder(TokenEncoder):
 
     def forward_features(self, features: Tensor, frames: Tensor) -> Encoded:
         """features [B, T, F] of `features()`, frames [B]; any length."""
-        chunks = Chunks(self.config, features, frames)
+        chunks = Chunks(self.config, features, self.heard(frames))
+        valid = chunks.valid
+        if self.config.chunking == "filled":
+            own = torch.tensor([self.config.columns_of(count) for count in frames.tolist()], device=frames.device)
+            valid = torch.arange(chunks.columns, device=frames.device) < own[:, None]
         rows = self.config.grid[0]
         # By group of chunks, then by layer.
         outputs = [
@@ -167,17 +181,18 @@ class ATSTEncoder(TokenEncoder):
             prefix=tuple(token.unsqueeze(1) for token in prefix),
             grid=(rows, chunks.columns),
             times=self.times(chunks.columns, features.device),
-            valid=chunks.valid,
+            valid=valid,
             pooled=pooled,
             summaries=tuple(summaries),
         )
 
     def times(self, columns: int, device: torch.device | None = None) -> Tensor:
         """Centre [t] of each column in seconds. The official code's, beside its chunking, are 1.5 frames earlier and
-        do not count the frame that it loses in each chunk.
+        do not count the frame that it loses in each chunk; its detectors learn that a step begins with its first frame.
         """
-        middle = 0.0 if self.config.chunking != "whole" else (self.config.patch_time - 1) / 2
-        step, hop = torch.arange(columns, device=device) * self.config.patch_time, self.config.hop_samples
+        patch = self.config.patch_time
+        middle = {"whole": (patch - 1) / 2, "filled": patch / 2}.get(self.config.chunking, 0.0)
+        step, hop = torch.arange(columns, device=device) * patch, self.config.hop_samples
         return (step + middle) * hop / self.config.sample_rate
 
 

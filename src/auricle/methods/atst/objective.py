@@ -103,6 +103,7 @@ class ATSTObjective(Objective):
     def __init__(self, student: Student) -> None:
         super().__init__()
         self.config: ATSTConfig = student.encoder.config
+        self.config.check_pretraining()
         self.student = student
         self.encoder = teacher_of(student.encoder)
         self.projector = teacher_of(student.projector)

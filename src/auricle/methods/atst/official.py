@@ -19,6 +19,7 @@ from auricle.errors import CheckpointError
 from auricle.methods.atst.config import ATSTConfig, ClipConfig, FrameConfig
 from auricle.methods.atst.stated import Stated, read_stated
 from auricle.methods.base import Imported, ImportedTensor, unknown_tensors
+from auricle.nn.heads import FramePooling
 from auricle.nn.patches import frequency_major
 
 # Where the encoder is. The first one is ATST-Frame beside the classifier that it is distilled from; then come training
@@ -27,8 +28,12 @@ ENCODERS = (
     *("student.", "model.teacher.encoder.", "teacher.encoder.", "teacher/module.backbone."),
     *("encoder.encoder.frame_encoder.", "encoder.encoder.", "module.backbone.", "model.atst.", "encoder.", ""),
 )
-# Where the head of a fine-tuned file is: BatchNorm and Linear.
+# Where the head of a fine-tuned file is: BatchNorm and Linear, or of ATST-Frame's detectors Linear alone; in their
+# trainings on DESED with the attention that pools a clip.
 HEADS = ("head.", "linear.")
+# Where PretrainedSED's detectors have it.
+_STRONG = "strong_head."
+_FRAME_HEAD = {"linear": "linear", "linear_softmax": "attention"}
 _ENCODER = {
     "cls_token": "cls_token",
     "pos_embed": "positions",
@@ -42,6 +47,7 @@ _UNUSED = {
     "student": "the student; the teacher is what is evaluated",
     "teacher": "the network that it was distilled from",
     "head": "a head for each time step, or of training; auricle takes the encoder",
+    "weak": "a head for labels of whole clips, which auricle does not read",
     "mask": "the mask token, which this network never uses",
     "front end": "the front end, which has no weights",
 }
@@ -98,7 +104,9 @@ def import_state(
     What the file holds is read from it: from its tensors width, depth, length of the positions and sizes of the heads,
     from `stated` the analysis window, mel bins, patches and the length of a view, if they are there. `options` go
     before both. Patches are 64 mel bins by 4 frames unless something says otherwise, chunks are cut as officially
-    (`compat=official`, for a fine-tuned file `chunking=downstream`).
+    (`compat=official`, for a fine-tuned file `chunking=downstream`). A file with a head for time steps gives a
+    detector, which hears as many seconds at once as it has positions for (`compat=detector`, PretrainedSED's
+    `compat=pretrainedsed`).
 
     Raises:
         CheckpointError: an unknown, missing or mis-shaped tensor, or a structure that must be given and is not.
@@ -126,6 +134,7 @@ def import_state(
         f"{', '.join(assumed)} (the official default)" if assumed else "",
         "batchnorm" if file.kind == "classifier" else "linear",
         said.words,
+        file.pooling,
     )
 
 
@@ -138,14 +147,33 @@ class _File:
         self.ours: dict[str, Tensor] = {}
         self.unknown: list[str] = []
         self.head = next((h for h in HEADS if f"{h}linear.weight" in state and f"{h}norm.running_mean" in state), "")
+        # Of a detector, what its head's tensors are called and what we call them.
+        self.frame_head: dict[str, str] = self._frame_head() if variant is FRAME and not self.head else {}
+        attends = "head.attention.weight" in self.frame_head.values()
+        self.pooling: FramePooling = "attention" if attends else "linear_softmax"
         # Of a training file, what stands before "teacher." and "student.".
         self.outer = prefix.removesuffix("teacher.encoder.") if prefix.endswith("teacher.encoder.") else None
-        self.kind: Literal["pretraining", "encoder", "classifier"] = "encoder"
+        self.kind: Literal["pretraining", "encoder", "classifier", "detector"] = "encoder"
         if self.outer is not None and f"{self.outer}student.predictor.0.weight" in state:
             self.kind = "pretraining"
         elif self.head:
             self.kind = "classifier"
-        self.classes = len(state[f"{self.head}linear.weight"]) if self.kind == "classifier" else 0
+        elif self.frame_head:
+            self.kind = "detector"
+        self.classes = 0
+        if self.kind in ("classifier", "detector"):
+            self.classes = len(state[next(iter(self.frame_head), f"{self.head}linear.weight")])
+
+    def _frame_head(self) -> dict[str, str]:
+        """Our names of the tensors of a head for time steps, by those of the file; none without one."""
+        parts = ("weight", "bias")
+        if f"{_STRONG}weight" in self.state:
+            return {f"{_STRONG}{part}": f"head.linear.{part}" for part in parts}
+        for head in HEADS:
+            if f"{head}linear.weight" in self.state:
+                names = {f"{head}{n}.{p}": f"head.{ours}.{p}" for n, ours in _FRAME_HEAD.items() for p in parts}
+                return {name: ours for name, ours in names.items() if name in self.state}
+        return {}
 
     def config(self, options: dict[str, Any]) -> ATSTConfig:
         patch = self.state[f"{self.prefix}patch_embed.patch_embed.weight"]
@@ -169,6 +197,7 @@ class _File:
             "heads": _RELEASED_HEADS.get(width, 1),
             **self.variant.config.COMPAT["official"],
             **({"chunking": "downstream"} if self.kind == "classifier" else {}),
+            **self._heard_by_detectors(),
             **self._projections(),
             **self.stated.settings,
             **options,
@@ -181,8 +210,11 @@ class _File:
                 f"patch_freq={high}, patch_time={wide} and {rows} rows of patches do not make; correct the --set "
                 "options."
             )
-        settings.setdefault("window_frames", (positions.shape[1] - 1) // rows * wide + 1)
+        columns = (positions.shape[1] - 1) // rows
+        settings.setdefault("window_frames", columns * wide + 1)
         rate, hop = (settings.get(name, getattr(config, name)) for name in ("sample_rate", "hop_samples"))
+        if self.kind == "detector":
+            settings.setdefault("window_seconds", columns * wide * hop / rate)
         if self.stated.seconds is not None and self.chunks_as_views(settings["chunking"]):
             settings |= {"chunk_frames": int(self.stated.seconds * rate / hop) + 1, **options}
         if "view_seconds" not in options:
@@ -199,6 +231,15 @@ class _File:
         ATST-Frame's get_scene_embedding 1001 frames.
         """
         return chunking == "downstream" and (self.variant is FRAME or self.kind != "classifier")
+
+    def _heard_by_detectors(self) -> dict[str, Any]:
+        """How a detector cuts its sound, but for the length of its window."""
+        if self.kind != "detector":
+            return {}
+        group = "pretrainedsed" if f"{_STRONG}weight" in self.frame_head else "detector"
+        settings = {**FrameConfig.COMPAT[group], "channel": "mean", "chunk_frames": 0}
+        del settings["window_seconds"]
+        return settings
 
     def unstated(self, config: ATSTConfig) -> list[str]:
         """The settings among those that files may state, of which this one says nothing."""
@@ -242,6 +283,8 @@ class _File:
             return self._encoder("", key.removeprefix(self.prefix))
         if self.kind == "classifier" and key.startswith(self.head):
             return "head." + key.removeprefix(self.head), ""
+        if self.kind == "detector" and key in self.frame_head:
+            return self.frame_head[key], ""
         return None, _why_unused(key)
 
     def _encoder(self, ours: str, name: str) -> tuple[str | None, str]:
@@ -258,6 +301,8 @@ def _why_unused(key: str) -> str:
         return "student"
     if key.startswith("model.atst_mel."):
         return "front end"
-    if re.match(r"(teacher/module\.|module\.|model\.|)(head|strong_head|weak_head|projector|predictor)\.", key):
+    if key.startswith("weak_head."):
+        return "weak"
+    if re.match(r"(teacher/module\.|module\.|model\.|)(head|strong_head|projector|predictor)\.", key):
         return "head"
     return "teacher" if key.startswith("teacher.") else ""
