@@ -271,9 +271,15 @@ def input_statistics(model: str, data: Data, seed: int = 0) -> dict[str, float]:
 
 
 def embed(
-    model: str | Path | Model, sounds: Paths, *, frames: bool = False, rows: str = "clips", layers: Layers = None
+    model: str | Path | Model,
+    sounds: Paths,
+    *,
+    frames: bool = False,
+    rows: str = "clips",
+    layers: Layers = None,
+    context: float = 0.0,
 ) -> tuple[dict[str, NDArray[Any]], list[AudioError]]:
-    """Embed files and folders of audio, into memory; `layers` as in `embed_library`.
+    """Embed files and folders of audio, into memory; `layers` and `context` as in `embed_library`.
 
     Returns:
         Arrays by name, as `auricle embed --out FILE.npz` writes them, and what could not be read: `paths`, `starts` and
@@ -284,7 +290,7 @@ def embed(
         AudioError, DataError: nothing could be embedded.
     """
     loaded = model if isinstance(model, Model) else load(model)
-    return embed_arrays(loaded, expand(_list(sounds)), rows=rows, frames=frames, layers=layers)
+    return embed_arrays(loaded, expand(_list(sounds)), rows=rows, frames=frames, layers=layers, context=context)
 
 
 def embed_library(
@@ -295,6 +301,7 @@ def embed_library(
     rows: str = "",
     frames: bool = False,
     layers: Layers = None,
+    context: float = 0.0,
     format: str = "",
     tell: Tell | None = None,
 ) -> Library:
@@ -305,6 +312,8 @@ def embed_library(
         frames: also one vector per time step; only in .npz.
         layers: blocks that stand side by side in each vector, such as "all" or [10, 11, 12], instead of the last one as
             the method's paper pools it.
+        context: seconds of sound that each time step of a long file has on either side: windows overlap, and
+            `Library.metadata["seams"]` says what the cuts between them cost.
         format: layout of folders, instead of detecting it.
         tell: called with an `inference.libraries.Progress` as the work goes on.
 
@@ -318,7 +327,7 @@ def embed_library(
     check_place(Path(out), frames)
     loaded = model if isinstance(model, Model) else load(model)
     files = expand(_list(sounds), format)
-    return _embed_library(loaded, files, out, rows=rows, frames=frames, layers=layers, tell=tell)
+    return _embed_library(loaded, files, out, rows=rows, frames=frames, layers=layers, context=context, tell=tell)
 
 
 def predict(

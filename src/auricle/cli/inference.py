@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from auricle.cli.options import (
     json_file,
     page_file,
     percent,
+    positive_float,
     positive_int,
     share,
     tell,
@@ -46,6 +47,13 @@ def add(verbs: Verbs) -> None:
         "--layers",
         metavar="L",
         help="blocks side by side, such as 1,6,9-12 or all, instead of the last one as the paper pools it",
+    )
+    p.add_argument(
+        "--context",
+        type=positive_float,
+        default=0.0,
+        metavar="S",
+        help="seconds that each time step of a long sound has on either side: windows overlap",
     )
     p.add_argument("--quiet", action="store_true", help="no progress")
 
@@ -86,10 +94,29 @@ def run_embed(args: argparse.Namespace) -> int:
     sounds = api.expand(args.paths, args.format, tell)
     with EmbeddingProgress(args.quiet) as progress:
         library = api.embed_library(
-            args.model, sounds, out, rows=args.rows, frames=args.frames, layers=args.layers, tell=progress
+            args.model,
+            sounds,
+            out,
+            rows=args.rows,
+            frames=args.frames,
+            layers=args.layers,
+            context=args.context,
+            tell=progress,
         )
     print(f"{out}: {plural(len(library), 'embedding')} of {library.metadata['dim']} dimensions")
+    if seams := library.metadata.get("seams"):
+        print(f"seams: {_show_seams(seams)}")
     return _report_bad(library.bad_files)
+
+
+def _show_seams(seams: Mapping[str, Any]) -> str:
+    """What the cuts between overlapping windows cost, in words."""
+    if not seams["count"]:
+        return "none, no sound is longer than a window"
+    return (
+        f"{seams['count']:,}, at which two windows differ by {percent(seams['mean'])} on average, "
+        f"{percent(seams['largest'])} at most"
+    )
 
 
 def run_search(args: argparse.Namespace) -> int:

@@ -11,14 +11,15 @@ import itertools
 import json
 import os
 import shutil
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 import auricle
@@ -27,6 +28,7 @@ from auricle.data.windows import cut_windows
 from auricle.errors import AudioError, ConfigError, DataError
 from auricle.inference.model import Model
 from auricle.inference.parts import Bad, Part, Parts, Position, open_parts
+from auricle.inference.rows import clip_rows, usable, window_rows
 from auricle.inference.table import (
     FORMAT,
     VERSION,
@@ -38,8 +40,9 @@ from auricle.inference.table import (
     open_library,
     write_table,
 )
+from auricle.methods.base import AudioEncoder
 from auricle.tasks.pooling import Layers, frames_of, layer_indices, vector_width, vectors_of
-from auricle.tasks.windows import encode_pool
+from auricle.tasks.windows import Overlap, encode_pool, join_overlapping, overlap_for
 from auricle.training.signals import caught_signals, interruption
 
 # A part is what a kill can cost, and the most sound that is in memory at once; frames take more room than samples.
@@ -68,6 +71,7 @@ def embed_library(
     rows: str = "",
     frames: bool = False,
     layers: Layers = None,
+    context: float = 0.0,
     tell: Tell | None = None,
 ) -> Library:
     """Embed files into a table, or go on with it where the same call was killed; see `table.py` for its schema.
@@ -82,6 +86,9 @@ def embed_library(
         frames: also one vector per time step; only in .npz.
         layers: blocks that stand side by side in each vector, instead of the last one as the paper pools it; see
             `tasks.pooling.Layers`.
+        context: seconds of sound that each time step of a long file has on either side, as in `Model.embed`: windows
+            overlap, each counts by the time steps that are used of it, and the metadata's `seams` say what the cuts
+            between them cost.
         tell: called after each window that is read, and at the end.
 
     Raises:
@@ -93,7 +100,7 @@ def embed_library(
     out = Path(out)
     check_place(out, frames)
     rows = rows or ("clips" if out.suffix == ".npz" else "windows")
-    plan = _plan(model, files, rows, frames, layers)
+    plan = _plan(model, files, rows, frames, layers, context)
     if (finished := _finished(out, plan)) is not None:
         return finished
     folder = out.with_name(f"{out.name}.parts")
@@ -103,14 +110,20 @@ def embed_library(
 
 
 def embed_arrays(
-    model: Model, files: Sequence[str | Path], *, rows: str = "clips", frames: bool = False, layers: Layers = None
+    model: Model,
+    files: Sequence[str | Path],
+    *,
+    rows: str = "clips",
+    frames: bool = False,
+    layers: Layers = None,
+    context: float = 0.0,
 ) -> tuple[dict[str, NDArray[Any]], list[AudioError]]:
     """What `embed_library` would write to an .npz file, as arrays by name, and what could not be read.
 
     Raises:
         AudioError, DataError: not one file can be embedded.
     """
-    plan = _plan(model, files, rows, frames, layers)
+    plan = _plan(model, files, rows, frames, layers, context)
     with TemporaryDirectory() as place, _embedded(model, plan, Path(place) / "parts", None) as (made, metadata):
         arrays = collect(made, metadata, frames)
         # Small enough for memory, and then they may be changed.
@@ -124,13 +137,14 @@ def _embedded(
     """The rows of a plan and their metadata, made from the parts in `folder`, which is gone after the block."""
     names = [name for name, *_ in plan["files"]]
     with open_parts(folder, {key: value for key, value in plan.items() if key != "rows"}) as parts:
-        _embed(model, names, _Asked(plan["frames"], plan["layers"] and tuple(plan["layers"])), parts, tell)
+        overlap = overlap_for(model.encoder, plan["context"])
+        _embed(model, names, _Asked(plan["frames"], plan["layers"] and tuple(plan["layers"]), overlap), parts, tell)
         bad = {b.file: AudioError(b.path, b.reason, b.detail) for b in parts.bad()}
         if len(bad) == len(names):
             shutil.rmtree(folder)
             raise _nothing(list(bad.values()))
-        put_together = _clip_rows if plan["rows"] == "clips" else _window_rows
-        made = put_together(names, model.encoder.sample_rate, _usable(parts, bad))
+        put_together = clip_rows if plan["rows"] == "clips" else window_rows
+        made = put_together(names, model.encoder.sample_rate, usable(parts, bad))
         yield made, _metadata(model, plan, bad, parts)
 
 
@@ -140,11 +154,14 @@ def identity(model: Model) -> dict[str, Any]:
     return dict(json.loads(json.dumps(whole)))
 
 
-def _plan(model: Model, files: Sequence[str | Path], rows: str, frames: bool, layers: Layers) -> dict[str, Any]:
+def _plan(
+    model: Model, files: Sequence[str | Path], rows: str, frames: bool, layers: Layers, context: float
+) -> dict[str, Any]:
     """Everything that decides what a table holds."""
     if rows not in ("windows", "clips"):
         raise ConfigError(f"rows must be 'windows' or 'clips', got '{rows}'.")
     chosen = layer_indices(layers, model.encoder.num_layers)
+    overlap_for(model.encoder, context)
     if not files:
         raise DataError("no sound was given; name files, or folders of them.")
     return {
@@ -155,6 +172,7 @@ def _plan(model: Model, files: Sequence[str | Path], rows: str, frames: bool, la
         "frames": frames,
         # As JSON gives it back.
         "layers": chosen and list(chosen),
+        "context": float(context),
         "files": [[file, *_state(file)] for file in map(str, files)],
     }
 
@@ -202,6 +220,8 @@ def _nothing(errors: Sequence[AudioError]) -> AudioError | DataError:
 
 def _metadata(model: Model, plan: dict[str, Any], bad: dict[int, AudioError], parts: Parts) -> dict[str, Any]:
     encoder, files = model.encoder, plan["files"]
+    seams = parts.seams(bad)
+    cost = {"count": len(seams)} | ({"mean": seams.mean(), "largest": seams.max()} if len(seams) else {})
     samples = sum(length for file, length in parts.lengths().items() if file not in bad)
     place = str(Path(model.source).absolute()) if Path(model.source).exists() else model.source
     folder = os.path.commonpath([os.path.dirname(os.path.abspath(name)) for name, *_ in files])  # noqa: PTH120, PTH100
@@ -219,7 +239,9 @@ def _metadata(model: Model, plan: dict[str, Any], bad: dict[int, AudioError], pa
         "channel": encoder.channel,
         "dim": vector_width(encoder, plan["layers"]),
         "window": encoder.window_samples / encoder.sample_rate,
-        "hop": encoder.window_hop / encoder.sample_rate,
+        "hop": overlap_for(encoder, plan["context"]).hop / encoder.sample_rate,
+        "context": plan["context"],
+        "seams": cost if plan["context"] else None,
         "data": {
             "hash": hashlib.sha256(json.dumps(contents).encode()).hexdigest(),
             "files": len(files),
@@ -236,15 +258,22 @@ def _metadata(model: Model, plan: dict[str, Any], bad: dict[int, AudioError], pa
 
 @dataclass(frozen=True)
 class _Asked:
-    """What to keep of each window beside its vector, and of which layers."""
+    """What to keep of each window beside its vector, of which layers, and how windows overlap."""
 
     frames: bool
     layers: tuple[int, ...] | None
+    overlap: Overlap
+
+    @property
+    def reads_frames(self) -> bool:
+        """Whether frames are looked at: windows that overlap are compared by them."""
+        return self.frames or self.overlap.steps > 0
 
 
 @dataclass(frozen=True)
 class _Window:
     file: int
+    number: int
     start: int
     wave: NDArray[np.float32]
 
@@ -260,7 +289,7 @@ def _embed(model: Model, files: Sequence[str], asked: _Asked, parts: Parts, tell
     its windows are the same as if nothing had happened.
     """
     encoder = model.encoder
-    most = round((PART_SECONDS_WITH_FRAMES if asked.frames else PART_SECONDS) * encoder.sample_rate)
+    most = round((PART_SECONDS_WITH_FRAMES if asked.reads_frames else PART_SECONDS) * encoder.sample_rate)
     lengths = [_seconds(file) for file in files] if tell else []
     begin, done, all_seconds = parts.position, sum(lengths[: parts.position.file]), sum(lengths)
     held: list[_Window] = []
@@ -272,9 +301,9 @@ def _embed(model: Model, files: Sequence[str], asked: _Asked, parts: Parts, tell
             if caught:
                 raise interruption(caught, "what is embedded so far")
 
-        def finish(following: Position) -> None:
+        def finish(following: Position, ahead: _Window | None = None) -> None:
             nonlocal waiting
-            parts.add(_part(model, held, bad, following, asked, check))
+            parts.add(_part(model, held, ahead, bad, following, asked, check))
             held.clear()
             bad.clear()
             waiting = 0
@@ -283,17 +312,18 @@ def _embed(model: Model, files: Sequence[str], asked: _Asked, parts: Parts, tell
             embedded = begin.window if number == begin.file else 0
             try:
                 blocks = model.blocks(files[number])
-                windows = cut_windows(blocks, encoder.window_samples, encoder.window_hop, encoder.min_samples)
-                for index, (start, wave) in enumerate(windows):
+                cut = cut_windows(blocks, encoder.window_samples, asked.overlap.hop, encoder.min_samples)
+                windows = (_Window(number, index, start, wave) for index, (start, wave) in enumerate(cut))
+                for window, ahead in _with_next(windows):
                     check()
                     if tell:
-                        tell(Progress(number, len(files), done + start / encoder.sample_rate, all_seconds))
-                    if index < embedded:
+                        tell(Progress(number, len(files), done + window.start / encoder.sample_rate, all_seconds))
+                    if window.number < embedded:
                         continue
-                    held.append(_Window(number, start, wave))
-                    waiting += len(wave)
+                    held.append(window)
+                    waiting += len(window.wave)
                     if waiting >= most:
-                        finish(Position(number, index + 1))
+                        finish(Position(number, window.number + 1), ahead)
             except AudioError as error:
                 bad.append(Bad(number, error.path, error.reason, error.detail))
             done += lengths[number] if tell else 0.0
@@ -301,6 +331,17 @@ def _embed(model: Model, files: Sequence[str], asked: _Asked, parts: Parts, tell
             finish(Position(len(files)))
     if tell:
         tell(Progress(len(files), len(files), all_seconds, all_seconds))
+
+
+def _with_next(windows: Iterable[_Window]) -> Iterator[tuple[_Window, _Window | None]]:
+    """Each window with the one after it."""
+    held: _Window | None = None
+    for window in windows:
+        if held is not None:
+            yield held, window
+        held = window
+    if held is not None:
+        yield held, None
 
 
 def _seconds(file: str) -> float:
@@ -313,13 +354,20 @@ def _seconds(file: str) -> float:
 def _part(
     model: Model,
     held: Sequence[_Window],
+    ahead: _Window | None,
     bad: Sequence[Bad],
     following: Position,
     asked: _Asked,
     check: Callable[[], None],
 ) -> Part:
-    """Encode windows; `check` is called before each batch."""
-    rate = model.encoder.sample_rate
+    """Encode windows; `check` is called before each batch.
+
+    The window `ahead`, which belongs to the next part, is encoded too where windows overlap: it says where the last
+    one's part ends, and what the cut between them costs.
+    """
+    rate, kept = model.encoder.sample_rate, len(held)
+    held = [*held, ahead] if ahead and asked.overlap.steps else held
+    seam = np.full(len(held), np.nan)
     vectors = np.zeros((len(held), vector_width(model.encoder, asked.layers)), np.float32)
     steps = np.zeros(len(held), np.int64)
     insides = [np.zeros((0, 0), np.float32)] * len(held)
@@ -329,7 +377,7 @@ def _part(
             check()
             vectors[indices] = vectors_of(encoded, asked.layers).float().cpu().numpy()
             steps[indices] = encoded.valid.sum(1).cpu().numpy()
-            if not asked.frames:
+            if not asked.reads_frames:
                 continue
             inside = frames_of(encoded, asked.layers).float().cpu().numpy()
             centres = encoded.times.double().cpu().numpy()
@@ -339,93 +387,35 @@ def _part(
                 insides[index] = inside[row, :count].copy()
                 # The last patch of a short sound reaches into padding.
                 times[index] = np.minimum(window.start / rate + centres[:count], window.end / rate)
+    for index, used, cost in _used(model.encoder, held, insides, asked.overlap) if asked.overlap.steps else ():
+        insides[index], times[index] = insides[index][used], times[index][used]
+        steps[index] = len(times[index])
+        if cost is not None:
+            seam[index - 1] = cost
+    own = slice(0, kept)
+    with_frames = kept and asked.frames
     return Part(
-        np.array([window.file for window in held], np.int64),
-        np.array([window.start for window in held], np.int64),
-        np.array([len(window.wave) for window in held], np.int64),
-        steps,
-        vectors,
-        np.concatenate(insides) if held else np.zeros((0, 0), np.float32),
-        np.concatenate(times) if held else np.zeros(0),
+        np.array([window.file for window in held[own]], np.int64),
+        np.array([window.start for window in held[own]], np.int64),
+        np.array([len(window.wave) for window in held[own]], np.int64),
+        steps[own],
+        vectors[own],
+        np.concatenate(insides[own]) if with_frames else np.zeros((0, 0), np.float32),
+        np.concatenate(times[own]) if with_frames else np.zeros(0),
+        seam[own],
         tuple(bad),
         following,
     )
 
 
-# Parts to rows ----------------------------------------------------------------------------------------------------
-
-
-def _usable(parts: Parts, bad: Collection[int]) -> Iterator[Part]:
-    """The parts without the windows of files that turned out to be bad."""
-    for part in parts:
-        keep = ~np.isin(part.file, list(bad))
-        if keep.all():
-            yield part
-            continue
-        of_frames = np.repeat(keep, part.steps) if len(part.times) else np.zeros(0, bool)
-        yield replace(
-            part,
-            **{name: getattr(part, name)[keep] for name in ("file", "start", "samples", "steps", "vectors")},
-            **{name: getattr(part, name)[of_frames] for name in ("frames", "times")},
-        )
-
-
-def _window_rows(files: Sequence[str], rate: int, parts: Iterable[Part]) -> Iterator[Rows]:
-    for part in parts:
-        yield Rows(
-            [files[index] for index in part.file],
-            part.start / rate,
-            (part.start + part.samples) / rate,
-            part.vectors,
-            part.steps,
-            part.frames,
-            part.times,
-        )
-
-
-@dataclass
-class _Clip:
-    """The sum of a file's windows, weighted by their steps, as far as they have passed."""
-
-    file: int
-    total: NDArray[np.float64]
-    steps: int = 0
-    end: int = 0
-
-    def add(self, part: Part, mine: slice) -> None:
-        steps = part.steps[mine]
-        self.total = self.total + (part.vectors[mine].astype(np.float64) * steps[:, None]).sum(0)
-        self.steps += int(steps.sum())
-        self.end = int((part.start[mine] + part.samples[mine]).max())
-
-
-def _clip_rows(files: Sequence[str], rate: int, parts: Iterable[Part]) -> Iterator[Rows]:
-    """Clips, each with the part in which the next one begins; frames pass as they come, which is the order of clips."""
-    clip: _Clip | None = None
-    for part in parts:
-        finished: list[_Clip] = []
-        edges = [0, *(np.flatnonzero(np.diff(part.file)) + 1).tolist(), len(part.file)]
-        for first, last in itertools.pairwise(edges):
-            if first == last:
-                continue
-            if clip is None or clip.file != part.file[first]:
-                finished += [clip] if clip else []
-                clip = _Clip(int(part.file[first]), np.zeros(part.vectors.shape[1]))
-            clip.add(part, slice(first, last))
-        yield _rows_of(finished, files, rate, part.frames, part.times)
-    if clip:
-        yield _rows_of([clip], files, rate, part.frames[:0], part.times[:0])
-
-
-def _rows_of(
-    clips: Sequence[_Clip], files: Sequence[str], rate: int, frames: NDArray[np.float32], times: NDArray[np.float64]
-) -> Rows:
-    return Rows(
-        [files[clip.file] for clip in clips],
-        np.zeros(len(clips)),
-        np.array([clip.end / rate for clip in clips]),
-        np.array([clip.total / clip.steps for clip in clips], np.float32),
-        np.array([clip.steps for clip in clips], np.int64),
-        frames,
-        times,
-    )
+def _used(
+    encoder: AudioEncoder, held: Sequence[_Window], insides: Sequence[NDArray[np.float32]], overlap: Overlap
+) -> Iterator[tuple[int, slice, float | None]]:
+    """Of windows with their frames [t, D]: which time steps are used, and what the cut before the window costs."""
+    for _, run in itertools.groupby(range(len(held)), lambda index: held[index].file):
+        indices = list(run)
+        frames = ((held[i].start, len(held[i].wave), torch.from_numpy(insides[i])[None]) for i in indices)
+        for index, piece in zip(indices, join_overlapping(encoder, overlap, frames), strict=True):
+            # What lies before the first window of a part was used by the part before.
+            first = overlap.steps if held[index].number else 0
+            yield index, slice(first, piece.first + piece.out.shape[1]), piece.seam

@@ -164,11 +164,13 @@ class Model:
             tuple(stretch.seam for stretch in found if stretch.seam is not None),
         )
 
-    def embed_clip(self, sound: Sound, rate: int | None = None, *, layers: Layers = None) -> Array:
-        """The clip embedding [D] alone, in memory that does not grow with the sound."""
+    def embed_clip(
+        self, sound: Sound, rate: int | None = None, *, layers: Layers = None, context: float = 0.0
+    ) -> Array:
+        """The clip embedding [D] of `embed` alone, in memory that does not grow with the sound."""
         chosen = layer_indices(layers, self.encoder.num_layers)
         with self.autocast():
-            return embed_clip(self.encoder, self.blocks(sound, rate), self.device, chosen)
+            return embed_clip(self.encoder, self.blocks(sound, rate), self.device, chosen, context)
 
     def embed_items(self, items: Sequence[Item]) -> Array:
         """Clip embeddings [items, D] of a data set's items.

@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import shutil
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass, field
 from pathlib import Path
@@ -60,9 +60,11 @@ class Part:
     Attributes:
         file: [n] indices into the files of the plan.
         start, samples: [n] where a window lies in its file, at the model's rate.
-        steps: [n] its time steps that hold sound.
+        steps: [n] its time steps that are used: those that hold sound and, of windows that overlap, lie in no other.
         vectors: [n, D].
         frames, times: [sum of steps, D'] and [sum of steps] in seconds; empty unless they were asked for.
+        seam: [n] what the cut between a window and the next of its file costs (`nn.streaming.Piece.seam`); NaN where
+            there is none, or windows do not overlap.
         bad: files that turned out to be unusable; windows of their beginnings may lie in this part or earlier ones.
         following: where the next part begins.
     """
@@ -74,11 +76,12 @@ class Part:
     vectors: NDArray[np.float32]
     frames: NDArray[np.float32]
     times: NDArray[np.float64]
+    seam: NDArray[np.float64]
     bad: tuple[Bad, ...] = ()
     following: Position = field(default_factory=Position)
 
 
-_ARRAYS = ("file", "start", "samples", "steps", "vectors", "frames", "times")
+_ARRAYS = ("file", "start", "samples", "steps", "vectors", "frames", "times", "seam")
 
 
 class Parts:
@@ -128,6 +131,15 @@ class Parts:
                 # In order: the last window of a file decides.
                 found |= dict(zip(file.get_tensor("file").tolist(), _ends(file).tolist(), strict=True))
         return found
+
+    def seams(self, bad: Collection[int]) -> NDArray[np.float64]:
+        """What each cut between windows of files that are not `bad` costs."""
+        found = [np.zeros(0)]
+        for number in range(self.count):
+            with safe_open(self._path(number), "numpy") as file:
+                seam = file.get_tensor("seam")
+                found.append(seam[~np.isnan(seam) & ~np.isin(file.get_tensor("file"), list(bad))])
+        return np.concatenate(found)
 
     def _path(self, number: int) -> Path:
         return self.folder / f"part-{number:06d}.safetensors"

@@ -49,8 +49,8 @@ def search(
     if k < 1:
         raise ConfigError(f"k is the number of hits and must be at least 1, got {k}.")
     library = library if isinstance(library, Library) else open_library(library)
-    layers = library.metadata["layer"]
-    vector = model_of(library, model).embed_clip(query, rate, layers=layers)
+    asked = {"layers": library.metadata["layer"], "context": library.metadata.get("context", 0.0)}
+    vector = model_of(library, model).embed_clip(query, rate, **asked)
     similarities = np.concatenate([cosines(block, vector) for block in library.vectors()])
     best = np.argsort(-similarities, kind="stable")[:k]
     return [

@@ -22,6 +22,9 @@ precision        of the arithmetic
 rate, channel    of the sound that the network hears: Hz; "mean" of the channels, or the number of one
 dim              D
 window, hop      seconds of a window, and from one to the next
+context          seconds that a time step has on either side within its window; 0: windows do not overlap
+seams            of windows that overlap, how many join another one, and by how much the two differ there, relatively
+                 (L2): `count`, `mean`, `largest`; null without context
 data             hash (SHA-256 of the files' names and sizes), files, seconds that are embedded
 bad_files        path, reason and detail of each file that is left out
 rows             "windows" or "clips"

@@ -66,6 +66,65 @@ class Stretch:
     seam: float | None
 
 
+@dataclass(frozen=True)
+class Overlap:
+    """How the windows of a long sound overlap.
+
+    Attributes:
+        steps: time steps at the beginning of a window that are not used, but of a sound's first; 0: no overlap.
+        hop: samples from one window to the next.
+    """
+
+    steps: int
+    hop: int
+
+
+def overlap_for(encoder: AudioEncoder, context: float) -> Overlap:
+    """Windows in which each time step that is used has `context` seconds on either side, or all that there is.
+
+    Raises:
+        ConfigError: a context of half a window or more, or below 0.
+    """
+    step, whole = encoder.sample_rate / encoder.frame_rate, whole_steps(encoder)
+    steps = math.ceil(context * encoder.frame_rate - 1e-9) if math.isfinite(context) else whole
+    if not 0 <= 2 * steps < whole:
+        raise ConfigError(
+            f"context {context:g} s: a window of this network has {whole / encoder.frame_rate:g} s, and must be longer "
+            "than twice its context; give less, but not less than 0."
+        )
+    return Overlap(steps, encoder.window_hop - round(2 * steps * step))
+
+
+def whole_steps(encoder: AudioEncoder) -> int:
+    """Time steps from a window to the next where they do not overlap."""
+    return round(encoder.window_hop * encoder.frame_rate / encoder.sample_rate)
+
+
+def join_overlapping(
+    encoder: AudioEncoder, overlap: Overlap, windows: Iterable[tuple[int, int, Tensor]]
+) -> Iterator[Piece]:
+    """What is used of consecutive windows of a sound, as `nn.streaming.join_windows` gives it.
+
+    Args:
+        windows: first sample, number of samples, and frames [1, t, D] of the time steps that hold sound.
+
+    Raises:
+        ConfigError: windows whose time steps do not continue evenly.
+    """
+    rate, whole = encoder.frame_rate / encoder.sample_rate, whole_steps(encoder)
+
+    def placed() -> Iterator[tuple[int, Tensor]]:
+        for start, samples, frames in windows:
+            if samples == encoder.window_samples and frames.shape[1] != whole:
+                raise ConfigError(
+                    f"a window has {frames.shape[1]} time steps instead of {whole}, as the official code cuts it, and "
+                    "such windows cannot overlap; import the model with --set chunking=whole, or leave out context."
+                )
+            yield round(start * rate), frames
+
+    return join_windows(placed(), overlap.steps)
+
+
 def stretches(
     encoder: AudioEncoder,
     blocks: Iterable[Array],
@@ -81,40 +140,24 @@ def stretches(
     Raises:
         ConfigError: a context of half a window or more, or windows whose time steps do not continue evenly.
     """
-    rate, step = encoder.sample_rate, encoder.sample_rate / encoder.frame_rate
-    whole = round(encoder.window_hop / step)
-    steps = _context_steps(encoder, context, whole)
+    rate, overlap = encoder.sample_rate, overlap_for(encoder, context)
     waiting: deque[Window] = deque()
 
-    def encoded() -> Iterator[tuple[int, Tensor]]:
-        for window in encode(encoder, blocks, device, encoder.window_hop - round(2 * steps * step)):
-            if steps and window.samples == encoder.window_samples and window.steps != whole:
-                raise ConfigError(
-                    f"a window has {window.steps} time steps instead of {whole}, as the official code cuts it, and "
-                    "such windows cannot overlap; import the model with --set chunking=whole, or leave out context."
-                )
+    def encoded() -> Iterator[tuple[int, int, Tensor]]:
+        for window in encode(encoder, blocks, device, overlap.hop):
             waiting.append(window)
             frames = frames_of(window.encoded, layers)[window.row, : window.steps].float()
             # A copy: a view would keep the whole batch of windows alive.
-            yield round(window.start / step), frames[None].cpu().clone()
+            yield window.start, window.samples, frames[None].cpu().clone()
 
-    pieces = join_windows(encoded(), steps) if steps else (Piece(frames, 0, None) for _, frames in encoded())
+    apart = (Piece(frames, 0, None) for _, _, frames in encoded())
+    pieces = join_overlapping(encoder, overlap, encoded()) if overlap.steps else apart
     for piece in pieces:
         window = waiting.popleft()
         used = slice(piece.first, piece.first + piece.out.shape[1])
         start, times = window.start / rate, window.encoded.times[used].double().cpu().numpy()
         end = start + window.samples / rate
         yield Stretch(window.vector(layers), piece.out[0].numpy(), start + times, end, piece.seam)
-
-
-def _context_steps(encoder: AudioEncoder, context: float, whole: int) -> int:
-    steps = math.ceil(context * encoder.frame_rate - 1e-9) if math.isfinite(context) else whole
-    if not 0 <= 2 * steps < whole:
-        raise ConfigError(
-            f"context {context:g} s: a window of this network has {whole / encoder.frame_rate:g} s, and must be longer "
-            "than twice its context; give less, but not less than 0."
-        )
-    return steps
 
 
 def encode(
@@ -218,11 +261,20 @@ def _batches(windows: list[tuple[int, Array]], limit: int) -> Iterator[list[tupl
 
 
 def embed_clip(
-    encoder: AudioEncoder, blocks: Iterable[Array], device: torch.device, layers: tuple[int, ...] | None = None
+    encoder: AudioEncoder,
+    blocks: Iterable[Array],
+    device: torch.device,
+    layers: tuple[int, ...] | None = None,
+    context: float = 0.0,
 ) -> Array:
-    """The clip embedding [K] of one sound of any length: the windows' vectors, averaged as in `clip_means`."""
+    """The clip embedding [K] of one sound of any length: the windows' vectors, averaged as in `clip_means`.
+
+    With `context` windows overlap, and each counts by the time steps that `stretches` uses of it.
+    """
     total, weight = np.zeros(vector_width(encoder, layers)), 0
-    for window in encode(encoder, blocks, device):
-        total += window.vector(layers) * window.steps
-        weight += window.steps
+    whole = ((window.vector(layers), window.steps) for window in encode(encoder, blocks, device))
+    parts = ((s.vector, len(s.times)) for s in stretches(encoder, blocks, device, layers, context))
+    for vector, steps in parts if context else whole:
+        total += vector * steps
+        weight += steps
     return (total / weight).astype(np.float32)
