@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 from auricle.errors import ConfigError
 from auricle.kernels import native
@@ -78,6 +79,16 @@ def _usable(wanted: Backend, device: str) -> Backend:
     if wanted == "triton" and device != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
         raise ConfigError(f"the Triton kernels run on GPUs, not on '{device}'; {otherwise} (native, torch).")
     return wanted
+
+
+def numbers_only(*tensors: Tensor | None) -> bool:
+    """Whether nothing but numbers is wanted of a function of these: no gradients, no graph, no tensors that stand for
+    others. What torch's registration of an operator is for can then be left out, and the time that it takes."""
+    return (
+        not torch.is_grad_enabled()
+        and not torch.compiler.is_compiling()
+        and all(x is None or type(x) is Tensor or type(x) is torch.nn.Parameter for x in tensors)
+    )
 
 
 @functools.cache

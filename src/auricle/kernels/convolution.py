@@ -13,7 +13,7 @@ from torch import Tensor, library
 
 from auricle.errors import ConfigError
 from auricle.kernels import convolution_native, reference
-from auricle.kernels.backends import backend
+from auricle.kernels.backends import backend, numbers_only
 from auricle.kernels.layout import room
 
 MAX_TAPS = 16
@@ -74,7 +74,8 @@ def _convolve(
             f"{tuple(weight.shape)}."
         )
     if x.dtype != torch.float64 and weight.shape[-1] <= MAX_TAPS and backend(x.device.type) != "torch":
-        return _convolution(x, weight, bias, lengths, silu, list(reverse))
+        convolution = _convolution_numbers if numbers_only(x, weight, bias) else _convolution
+        return convolution(x, weight, bias, lengths, silu, list(reverse))
     offsets = [None] * len(reverse) if bias is None else list(bias)
     each = [
         reference.causal_conv1d(x, taps, offset, silu, lengths=lengths, reverse=backward)
@@ -83,12 +84,16 @@ def _convolve(
     return torch.stack(each)
 
 
-@library.custom_op("auricle::causal_conv1d", mutates_args=(), device_types=("cpu", "cuda"))
-def _convolution(
+def _convolution_numbers(
     x: Tensor, weight: Tensor, bias: Tensor | None, lengths: Tensor | None, silu: bool, reverse: Sequence[bool]
 ) -> Tensor:
     out: Tensor = _kernels(x).forward(x, weight, bias, lengths, silu, reverse)
     return out
+
+
+_convolution = library.custom_op(
+    "auricle::causal_conv1d", _convolution_numbers, mutates_args=(), device_types=("cpu", "cuda")
+)
 
 
 def _kernels(x: Tensor) -> ModuleType:

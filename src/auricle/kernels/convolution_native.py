@@ -69,7 +69,7 @@ def _problems(
             x=native.strided(x),
             weight=native.pointer(taps[k]),
             bias=None if offset is None else native.pointer(offset[k]),
-            lengths=native.integers(valid),
+            lengths=native.pointer(valid),
         )
         for k, backward in enumerate(reverse)
     ]

@@ -6,7 +6,7 @@ import ctypes
 import functools
 import os
 from collections.abc import Sequence
-from ctypes import POINTER, Structure, c_char_p, c_float, c_int, c_int32, c_int64, c_void_p
+from ctypes import POINTER, Structure, c_char_p, c_int, c_int32, c_int64, c_void_p
 from pathlib import Path
 from typing import Any
 
@@ -37,17 +37,13 @@ class Scan(Structure):
         *((name, c_int64) for name in ("batch", "channels", "states", "length")),
         *((name, c_int32) for name in ("softplus", "reverse")),
         *((name, Strided) for name in ("u", "delta", "z", "b", "c")),
-        *((name, POINTER(c_float)) for name in ("a", "skip", "bias", "initial")),
-        ("lengths", POINTER(c_int64)),
+        *((name, c_void_p) for name in ("a", "skip", "bias", "initial", "lengths")),
         *((name, Strided) for name in ("out_before", "out")),
-        *((name, POINTER(c_float)) for name in ("last", "saved")),
+        *((name, c_void_p) for name in ("last", "saved")),
         ("out_grad", Strided),
-        ("last_grad", POINTER(c_float)),
+        ("last_grad", c_void_p),
         *((name, Strided) for name in ("z_grad_before", "u_grad", "delta_grad", "z_grad")),
-        *(
-            (name, POINTER(c_float))
-            for name in ("b_grad", "c_grad", "a_grad", "skip_grad", "bias_grad", "initial_grad")
-        ),
+        *((name, c_void_p) for name in ("b_grad", "c_grad", "a_grad", "skip_grad", "bias_grad", "initial_grad")),
     )
 
 
@@ -58,10 +54,9 @@ class Convolution(Structure):
         *((name, c_int64) for name in ("batch", "channels", "length", "width")),
         *((name, c_int32) for name in ("silu", "reverse")),
         ("x", Strided),
-        *((name, POINTER(c_float)) for name in ("weight", "bias")),
-        ("lengths", POINTER(c_int64)),
+        *((name, c_void_p) for name in ("weight", "bias", "lengths")),
         *((name, Strided) for name in ("out", "out_grad", "x_grad_before", "x_grad")),
-        *((name, POINTER(c_float)) for name in ("weight_grad", "bias_grad")),
+        *((name, c_void_p) for name in ("weight_grad", "bias_grad")),
     )
 
 
@@ -145,14 +140,9 @@ def summed(problems: Sequence[Any], name: str, like: Tensor, dtype: torch.dtype)
     return total, partial
 
 
-def pointer(x: Tensor | None) -> Any:
-    """Where a contiguous float32 tensor begins."""
-    return None if x is None else ctypes.cast(x.data_ptr(), POINTER(c_float))
-
-
-def integers(x: Tensor | None) -> Any:
-    """Where a contiguous int64 tensor begins."""
-    return None if x is None else ctypes.cast(x.data_ptr(), POINTER(c_int64))
+def pointer(x: Tensor | None) -> int | None:
+    """Where a contiguous tensor begins: of float32, or `steps`."""
+    return None if x is None else x.data_ptr()
 
 
 def steps(lengths: Tensor | None, length: int) -> Tensor | None:

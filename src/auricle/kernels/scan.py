@@ -6,7 +6,7 @@ K scans in one call, B batch, E channels, S states, L steps, G groups.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor, library
 
 from auricle.errors import ConfigError
 from auricle.kernels import chunked, reference, scan_native
-from auricle.kernels.backends import backend
+from auricle.kernels.backends import backend, numbers_only
 from auricle.kernels.layout import room
 
 MAX_STATES = 256
@@ -149,7 +149,8 @@ def _scans(
     assert A is not None
     if backend(u.device.type) != "torch" and A.shape[-1] <= MAX_STATES:
         keep = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)
-        out, last, _ = _scan(*tensors, lengths, softplus, list(reverse), keep)
+        scan: Callable[..., tuple[Tensor, ...]] = _scan_numbers if numbers_only(*tensors) else _scan
+        out, last, _ = scan(*tensors, lengths, softplus, list(reverse), keep)
         return out, last
     outs, lasts = [], []
     with torch.autocast(u.device.type, enabled=False):
@@ -194,8 +195,7 @@ def _check(u: Tensor, A: Tensor, maps: Mapping[str, Tensor], others: Mapping[str
 # each chunk, from which the backward pass computes again what it needs: S / 32 (Triton: S / 64) as much memory as u.
 
 
-@library.custom_op("auricle::selective_scan", mutates_args=(), device_types=("cpu", "cuda"))
-def _scan(
+def _scan_numbers(
     u: Tensor,
     delta: Tensor,
     A: Tensor,
@@ -213,6 +213,9 @@ def _scan(
     tensors = (u, delta, A, B, C, D, z, delta_bias, initial_state)
     out, last, saved = _kernels(u).forward(tensors, lengths, softplus, reverse, keep)
     return out, last, saved
+
+
+_scan = library.custom_op("auricle::selective_scan", _scan_numbers, mutates_args=(), device_types=("cpu", "cuda"))
 
 
 def _kernels(u: Tensor) -> ModuleType:

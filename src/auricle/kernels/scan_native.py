@@ -82,7 +82,7 @@ def _problems(
                 skip=native.pointer(D),
                 bias=native.pointer(bias),
                 initial=native.pointer(start),
-                lengths=native.integers(valid),
+                lengths=native.pointer(valid),
             )
         )
     return problems, [*whole, valid]
