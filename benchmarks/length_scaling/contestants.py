@@ -8,16 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
-from unittest import mock
 
 import torch
 from benchmarks.official_scan import loop
 from torch import Tensor, nn
 
-from auricle.kernels import reference
+from auricle.kernels import causal_conv1d, reference
 from auricle.methods import ssamba, ssast
 from auricle.methods.spectrogram.encoder import PatchEncoder
-from auricle.nn import mamba
+from auricle.nn.mamba import Mamba
 from auricle.nn.patches import patchify
 from auricle.nn.transformer import Attention
 
@@ -65,7 +64,7 @@ def our_ssamba(size: Size, tokens: int) -> nn.Module:
 def looped_ssamba(size: Size, tokens: int) -> nn.Module:
     """The same network, its scans operation by operation and its convolutions in plain torch, as the official functions
     for CPUs compute them."""
-    return OtherKernels(our_ssamba(size, tokens), either_way(loop), plain_convolutions)
+    return with_kernels(our_ssamba(size, tokens), either_way(loop), reference.causal_conv1d)
 
 
 def mamba_ssm_ssamba(size: Size, tokens: int) -> nn.Module:
@@ -77,7 +76,7 @@ def mamba_ssm_ssamba(size: Size, tokens: int) -> nn.Module:
         y: Tensor = selective_scan_fn(*(x.contiguous() for x in tensors), True)
         return y
 
-    return OtherKernels(our_ssamba(size, tokens), either_way(scan), mamba.bidirectional_conv1d)
+    return with_kernels(our_ssamba(size, tokens), either_way(scan), causal_conv1d)
 
 
 def either_way(scan: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -91,35 +90,35 @@ def either_way(scan: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return turned
 
 
-def plain_convolutions(x: Tensor, weight: Tensor, bias: Tensor, silu: bool, lengths: None, reverse: bool) -> Tensor:
-    """Both directions in plain torch."""
-    sides = zip(weight, bias, (reverse, not reverse), strict=True)
-    return torch.stack([reference.causal_conv1d(x, w, b, silu, reverse=way) for w, b, way in sides])
+class OfficialMixer(Mamba):
+    """A mixer of two directions over the whole sequence, step by step as the official code has it."""
+
+    scan: Callable[..., Tensor]
+    convolution: Callable[..., Tensor]
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None, reverse: bool = False) -> Tensor:
+        """x [B, L, D] to [B, L, D]; no clip is padded."""
+        inner, z = (half.transpose(1, 2) for half in self.in_proj(x).chunk(2, dim=2))
+        said = []
+        for side, way in ((self.forward_direction, reverse), (self.backward_direction, not reverse)):
+            u = self.convolution(inner, side.conv.weight[:, 0], side.conv.bias, True, reverse=way)
+            r, b, c = side.x_proj(u.transpose(1, 2)).split([side.rank, side.states, side.states], dim=2)
+            delta = nn.functional.linear(r, side.dt_proj.weight)
+            delta, b, c = (part.transpose(1, 2) for part in (delta, b, c))
+            rates = -torch.exp(side.A_log)
+            said.append(self.scan(u, delta, rates, b, c, side.D, z, side.dt_proj.bias, reverse=way))
+        mixed: Tensor = self.out_proj((said[0] + said[1]).transpose(1, 2))
+        return 0.5 * mixed
 
 
-class OtherKernels(nn.Module):
-    """A network of ours whose mixers find another scan and another convolution while it is called.
-
-    `scan` takes u, delta, A, B, C, D, z and the bias of the step size, and the direction.
-    """
-
-    def __init__(self, network: nn.Module, scan: Callable[..., Tensor], convolutions: Callable[..., Tensor]) -> None:
-        super().__init__()
-        self.network, self.scan, self.convolutions = network, scan, convolutions
-
-    def both_scans(self, *given: Tensor | bool, lengths: None, reverse: bool) -> Tensor:
-        """The sum over both directions."""
-        u, delta, a, b, c, d, z, bias, _ = given
-        sides = zip(u, delta, a, b, c, d, bias, (reverse, not reverse), strict=True)  # type: ignore[arg-type]
-        said = [self.scan(u, t, a, b, c, d, z, bias, reverse=way) for u, t, a, b, c, d, bias, way in sides]
-        return said[0] + said[1]
-
-    def forward(self, features: Tensor) -> Tensor:
-        """As the network's."""
-        kernels = {"bidirectional_scan": self.both_scans, "bidirectional_conv1d": self.convolutions}
-        with mock.patch.multiple(mamba, **kernels):
-            out: Tensor = self.network(features)
-        return out
+def with_kernels(network: nn.Module, scan: Callable[..., Tensor], convolution: Callable[..., Tensor]) -> nn.Module:
+    """A network of ours whose mixers use these kernels. `scan` takes u, delta, A, B, C, D, z, the bias of the step size
+    and the direction; `convolution` is called as `auricle.kernels.causal_conv1d`."""
+    for module in network.modules():
+        if type(module) is Mamba:
+            module.__class__ = OfficialMixer
+            module.scan, module.convolution = scan, convolution
+    return network
 
 
 def our_ssast(size: Size, tokens: int) -> nn.Module:

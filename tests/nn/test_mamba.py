@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import Tensor
 
 from auricle.methods.ssamba.official import mixer_to_ours
+from auricle.nn import mamba
 from auricle.nn.mamba import Kind, Mamba
 
 
@@ -73,6 +75,76 @@ def test_a_stream_in_pieces_equals_the_whole() -> None:
 def test_a_mixer_that_looks_ahead_refuses_to_stream() -> None:
     with pytest.raises(ValueError, match="looks ahead"):
         Mamba(24).step(torch.zeros(1, 1, 24))
+
+
+def whole(mixer: Mamba, *given: Tensor | bool | None) -> Tensor:
+    """The output over the whole sequence at once, as it is computed for training."""
+    with torch.enable_grad():
+        return mixer(*given).detach()
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("steps", [1, 63, 64, 65, 130, 257])
+@pytest.mark.parametrize("kind", ["v2", "v1", "none"])
+def test_tiles_equal_the_whole(monkeypatch: pytest.MonkeyPatch, kind: Kind, steps: int, reverse: bool) -> None:
+    monkeypatch.setattr(mamba, "TILE", 64)
+    torch.manual_seed(0)
+    mixer, x = Mamba(24, kind=kind), torch.randn(3, steps, 24)
+    # Rows that end with the last tile, amid one, at the end of one, and within the first.
+    for lengths in (None, torch.tensor([steps, max(1, steps // 2), 1]), torch.tensor([min(steps, 64), steps, 3])):
+        with torch.no_grad():
+            tiled = mixer(x, lengths, reverse)
+        torch.testing.assert_close(tiled, whole(mixer, x, lengths, reverse), rtol=1e-5, atol=1e-6)
+
+
+def test_short_rows_share_a_tile_and_are_as_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mamba, "TILE", 64)
+    torch.manual_seed(0)
+    mixer, x, lengths = Mamba(24), torch.randn(5, 30, 24), torch.tensor([30, 7, 30, 1, 16])
+    with torch.no_grad():
+        tiled = mixer(x, lengths)
+        alone = [mixer(x[row : row + 1, :length])[0] for row, length in enumerate(lengths.tolist())]
+    torch.testing.assert_close(tiled, whole(mixer, x, lengths), rtol=1e-5, atol=1e-6)
+    for row, want in enumerate(alone):
+        torch.testing.assert_close(tiled[row, : len(want)], want, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_tiles_equal_the_whole_in_other_types(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype) -> None:
+    monkeypatch.setattr(mamba, "TILE", 32)
+    torch.manual_seed(0)
+    mixer, x = Mamba(24).to(dtype), torch.randn(2, 70, 24, dtype=dtype)
+    with torch.no_grad():
+        tiled = mixer(x)
+    assert tiled.dtype == dtype
+    torch.testing.assert_close(tiled, whole(mixer, x))
+
+
+def test_tiles_equal_the_whole_under_autocast(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mamba, "TILE", 32)
+    torch.manual_seed(0)
+    mixer, x = Mamba(24), torch.randn(2, 70, 24)
+    with torch.autocast("cpu", torch.bfloat16):
+        with torch.no_grad():
+            tiled = mixer(x)
+        want = whole(mixer, x)
+    assert tiled.dtype == torch.bfloat16
+    torch.testing.assert_close(tiled, want)
+
+
+def test_tiles_do_not_depend_on_the_number_of_threads() -> None:
+    torch.manual_seed(0)
+    mixer, x = Mamba(24), torch.randn(1, 2 * mamba.TILE + 7, 24)
+    before = torch.get_num_threads()
+    try:
+        found = []
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            with torch.no_grad():
+                found.append(mixer(x))
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(*found)
 
 
 def test_only_the_backward_direction_sees_what_follows() -> None:

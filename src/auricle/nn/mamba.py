@@ -6,17 +6,19 @@ B batch, L tokens, D width, E = expand * D channels, S states, R rank of the ste
 from __future__ import annotations
 
 import math
-from typing import Literal
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from auricle.kernels import bidirectional_conv1d, bidirectional_scan, causal_conv1d, selective_scan
+from auricle.kernels import bidirectional_conv1d, bidirectional_scan, causal_conv1d, linear, selective_scan
 
 Kind = Literal["v2", "v1", "none"]
 # Step sizes at the start: log-uniform between these, and not below the floor.
 LEAST_STEP, MOST_STEP, STEP_FLOOR = 1e-3, 1e-1, 1e-4
+# The most tokens of a tile, on every machine: how a matrix product rounds may depend on it.
+TILE = 1024
 
 
 class Direction(nn.Module):
@@ -41,21 +43,29 @@ class Direction(nn.Module):
         # The inverse of softplus.
         self.dt_proj.bias.copy_(step + torch.log(-torch.expm1(-step)))
 
-    def convolved(self, x: Tensor, lengths: Tensor | None = None, reverse: bool = False) -> Tensor:
-        """x [B, E, L] to the scan's u."""
-        taps = self.conv.weight[:, 0]
-        return causal_conv1d(x, taps, self.conv.bias, silu=True, lengths=lengths, reverse=reverse)
+    def parts(self) -> tuple[Tensor, ...]:
+        """The fields of `Maps` but the last."""
+        taps, steps = self.conv, self.dt_proj
+        assert taps.bias is not None
+        return taps.weight[:, 0], taps.bias, self.x_proj.weight, steps.weight, steps.bias, self.D
 
-    def selected(self, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """u [B, E, L] to the scan's delta [B, E, L], B and C [B, S, L]: what the input selects."""
-        r, b, c = self.x_proj(u.transpose(1, 2)).split([self.rank, self.states, self.states], dim=-1)
-        # The bias of the step size is added in the scan.
-        delta = F.linear(r, self.dt_proj.weight)
-        return delta.transpose(1, 2), b.transpose(1, 2), c.transpose(1, 2)
 
-    def rates(self) -> Tensor:
-        """A [E, S], negative."""
-        return -torch.exp(self.A_log.float())
+class Maps(NamedTuple):
+    """The parameters of K directions, side by side; those of "v1" share all but the rates, and have them once."""
+
+    taps: Tensor  # [K, E, W]
+    taps_bias: Tensor  # [K, E]
+    x_proj: Tensor  # [K, R + 2 S, E]
+    dt_proj: Tensor  # [K, E, R]
+    dt_bias: Tensor  # [K, E]
+    skip: Tensor  # [K, E]
+    rates: Tensor  # A, [K, E, S], negative
+
+    @classmethod
+    def of(cls, sides: Sequence[Direction], rate_logs: Sequence[Tensor]) -> Maps:
+        """From what directions have of their own, and the logarithms of their rates [E, S]."""
+        each = [side_by_side(parts) for parts in zip(*(side.parts() for side in sides), strict=True)]
+        return cls._make([*each, -torch.exp(side_by_side(rate_logs).float())])
 
 
 class Mamba(nn.Module):
@@ -86,53 +96,63 @@ class Mamba(nn.Module):
 
         The backward direction starts at a row's last valid token, so a padded row equals the clip alone. `reverse`
         is as if the valid tokens came in the opposite order, in and out: the directions change places.
+
+        Without gradients, on a CPU, one direction goes through the sequence after the other, tile by tile: of the
+        length of a row there are then only what is convolved, its gate, and what the first direction says, [E, L] each.
         """
-        inner, z = (half.transpose(1, 2) for half in self.in_proj(x).chunk(2, dim=-1))
+        if x.device.type == "cpu" and not torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            rows = max(1, TILE // x.shape[1])
+            valid = [None] * len(x) if lengths is None else lengths.split(rows)
+            groups = [self._in_tiles(*group, reverse) for group in zip(x.split(rows), valid, strict=False)]
+            return torch.cat(groups) if len(groups) > 1 else groups[0]
+        inner, z = self._halves(x)
+        y, _ = scanned(self._maps(self._directions), inner, z, lengths, (reverse, reverse))
+        return self._out(y)
+
+    def _in_tiles(self, x: Tensor, lengths: Tensor | None, reverse: bool) -> Tensor:
+        """`forward` of some rows."""
+        inner, z = self._halves(x)
+        steps, seen = inner.shape[2], self.forward_direction.conv.weight.shape[2] - 1
+        tiles = even_tiles(steps)
+        said: dict[int, Tensor] = {}
+        for number in self._directions:
+            maps, state = self._maps([number]), None
+            backward = reverse != bool(number)
+            # The convolution of "v1" goes one way only.
+            ways = backward if self.kind == "v2" else reverse, backward
+            for start, stop in reversed(tiles) if backward else tiles:
+                beside = (0, min(seen, steps - stop)) if ways[0] else (min(seen, start), 0)
+                part = inner[..., start - beside[0] : stop + beside[1]]
+                valid = None if lengths is None else lengths - start
+                # Sums of half precision are rounded once, at their end.
+                y, state = scanned(maps, part, z[..., start:stop], valid, ways, beside, state, wide=True)
+                y = said[start].add_(y) if start in said else y
+                said[start] = self._out(y.to(inner.dtype)) if number == self._directions[-1] else y
+        return torch.cat([said[start] for start, _ in tiles], dim=1) if len(tiles) > 1 else said[0]
+
+    def _halves(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """What is convolved, and the gate z, [B, E, L] both."""
+        inner, z = linear(x, self.in_proj.weight).transpose(1, 2).chunk(2, dim=1)
+        return inner, z
+
+    @property
+    def _directions(self) -> tuple[int, ...]:
+        """0 is that of the order of tokens, 1 the other one."""
+        return (0,) if self.kind == "none" else (0, 1)
+
+    def _maps(self, directions: Sequence[int]) -> Maps:
+        ahead = self.forward_direction
         if self.kind == "v2":
-            y = self._both(inner, z, lengths, reverse)
-        else:
-            y = self._shared(inner, z, lengths, reverse)
-        mixed: Tensor = self.out_proj(y.transpose(1, 2))
+            sides = [(ahead, self.backward_direction)[number] for number in directions]
+            return Maps.of(sides, [side.A_log for side in sides])
+        logs = [ahead.A_log] if self.kind == "none" else [ahead.A_log, self.backward_A_log]
+        return Maps.of([ahead], [logs[number] for number in directions])
+
+    def _out(self, y: Tensor) -> Tensor:
+        """What the directions say together [B, E, L], as tokens [B, L, D]."""
+        mixed = linear(y.transpose(1, 2), self.out_proj.weight)
         # Half of the product is the product of the half, to the last bit, and is smaller.
         return 0.5 * mixed if self.kind == "v2" and self.divide else mixed
-
-    def _both(self, x: Tensor, z: Tensor, lengths: Tensor | None, reverse: bool) -> Tensor:
-        """Two directions with everything of their own, in one call of each kernel."""
-        sides = self.forward_direction, self.backward_direction
-
-        def both(name: str) -> Tensor:
-            return torch.stack([side.get_parameter(name) for side in sides])
-
-        u = bidirectional_conv1d(
-            x, both("conv.weight")[:, :, 0], both("conv.bias"), silu=True, lengths=lengths, reverse=reverse
-        )
-        batch, channels, length = x.shape
-        rank, states = sides[0].rank, sides[0].states
-        chosen = torch.bmm(
-            u.transpose(2, 3).reshape(2, batch * length, channels), both("x_proj.weight").transpose(1, 2)
-        )
-        r, b, c = chosen.split([rank, states, states], dim=-1)
-        delta = torch.bmm(r, both("dt_proj.weight").transpose(1, 2))
-        delta, b, c = (part.view(2, batch, length, -1).transpose(2, 3) for part in (delta, b, c))
-        rates = torch.stack([side.rates() for side in sides])
-        return bidirectional_scan(
-            u, delta, rates, b, c, both("D"), z, both("dt_proj.bias"), True, lengths=lengths, reverse=reverse
-        )
-
-    def _shared(self, x: Tensor, z: Tensor, lengths: Tensor | None, reverse: bool) -> Tensor:
-        """One direction, or two that share all but the decay rates."""
-        ahead = self.forward_direction
-        u = ahead.convolved(x, lengths=lengths, reverse=reverse)
-        delta, b, c = ahead.selected(u)
-        if self.kind == "none":
-            inputs = u, delta, ahead.rates(), b, c, ahead.D, z, ahead.dt_proj.bias
-            y = selective_scan(*inputs, True, lengths=lengths, reverse=reverse)
-            assert isinstance(y, Tensor)
-            return y
-        rates = torch.stack([ahead.rates(), -torch.exp(self.backward_A_log.float())])
-        twice = [part.expand(2, *part.shape) for part in (u, delta, b, c, ahead.D, ahead.dt_proj.bias)]
-        u, delta, b, c, skip, bias = twice
-        return bidirectional_scan(u, delta, rates, b, c, skip, z, bias, True, lengths=lengths, reverse=reverse)
 
     def step(self, x: Tensor, state: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """Some more tokens x [B, l, D] of a stream, and what is remembered of those before: the last W - 1 inputs of
@@ -144,15 +164,80 @@ class Mamba(nn.Module):
         if self.kind != "none":
             raise ValueError(f"a mixer of kind '{self.kind}' looks ahead and cannot stream; use kind='none'.")
         ahead = self.forward_direction
-        inner, z = (half.transpose(1, 2) for half in self.in_proj(x).chunk(2, dim=-1))
-        kept = ahead.conv.weight.shape[-1] - 1
+        inner, z = self._halves(x)
+        seen = ahead.conv.weight.shape[2] - 1
         if state is None:
-            zeros = inner.new_zeros(len(x), self.channels, kept)
+            zeros = inner.new_zeros(len(x), self.channels, seen)
             state = zeros, x.new_zeros(len(x), self.channels, ahead.states, dtype=torch.float32)
         joined = torch.cat([state[0], inner], dim=2)
-        u = ahead.convolved(joined)[..., kept:]
-        delta, b, c = ahead.selected(u)
-        y, last = selective_scan(
-            *(u, delta, ahead.rates(), b, c, ahead.D, z, ahead.dt_proj.bias, True, True), initial_state=state[1]
-        )
-        return self.out_proj(y.transpose(1, 2)), (joined[..., joined.shape[2] - kept :], last)
+        y, last = scanned(self._maps([0]), joined, z, None, (False, False), (seen, 0), state[1])
+        return self._out(y), (joined[..., joined.shape[2] - seen :], last)
+
+
+def even_tiles(steps: int) -> list[tuple[int, int]]:
+    """Where tiles start and stop: as few as there may be, of the same size but for the last."""
+    size = math.ceil(steps / math.ceil(steps / TILE))
+    return [(start, min(start + size, steps)) for start in range(0, steps, size)]
+
+
+def scanned(
+    maps: Maps,
+    x: Tensor,
+    z: Tensor,
+    lengths: Tensor | None,
+    reverse: tuple[bool, bool],
+    beside: tuple[int, int] = (0, 0),
+    state: Tensor | None = None,
+    wide: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """What one direction, or both in one call of each kernel, make of a sequence or a tile of it.
+
+    Args:
+        maps: of the directions; the second one goes the other way.
+        x: [B, E, before + L + after], what is convolved.
+        z: the gate [B, E, L].
+        lengths: [B] valid steps, counted from the tile's first one: below 0 or beyond L where a row ends elsewhere.
+        reverse: whether the convolution and the scan of the first direction go from the end.
+        beside: (before, after), steps beside the tile that only the convolution sees.
+        state: [B, E, S] with which the scan of one direction begins.
+        wide: give float32 for half precision.
+
+    Returns:
+        The sum of the directions [B, E, L], and the state after the last step of one direction [B, E, S]; empty for
+        two.
+    """
+    u = convolved(maps, x, None if lengths is None else lengths + beside[0], reverse[0])
+    u = u[..., beside[0] : u.shape[3] - beside[1]]
+    rank, states = maps.dt_proj.shape[2], maps.rates.shape[2]
+    r, b, c = products(u.transpose(2, 3), maps.x_proj).split([rank, states, states], dim=3)
+    # The bias of the step size is added in the scan.
+    delta = products(r, maps.dt_proj)
+    if wide:
+        u = u.to(torch.promote_types(u.dtype, torch.float32))
+    each = u, delta.transpose(2, 3), maps.rates, b.transpose(2, 3), c.transpose(2, 3), maps.skip
+    way = {"lengths": lengths, "reverse": reverse[1]}
+    if len(maps.rates) == 1:
+        given = *(part[0] for part in each), z, maps.dt_bias[0]
+        found: tuple[Tensor, Tensor] = selective_scan(*given, True, True, initial_state=state, **way)  # type: ignore
+        return found
+    given = *(part.expand(2, *part.shape[1:]) for part in each), z, maps.dt_bias.expand(2, -1)
+    return bidirectional_scan(*given, True, **way), x.new_empty(0)  # type: ignore
+
+
+def convolved(maps: Maps, x: Tensor, lengths: Tensor | None, reverse: bool) -> Tensor:
+    """x [B, E, L] to the scans' u [K, B, E, L]."""
+    if len(maps.taps) == 1:
+        return causal_conv1d(x, maps.taps[0], maps.taps_bias[0], silu=True, lengths=lengths, reverse=reverse)[None]
+    return bidirectional_conv1d(x, maps.taps, maps.taps_bias, silu=True, lengths=lengths, reverse=reverse)
+
+
+def products(x: Tensor, weights: Tensor) -> Tensor:
+    """x [K, B, L, M] by weights [K, N, M]: [K, B, L, N]."""
+    if len(weights) == 1:
+        return linear(x[0], weights[0])[None]
+    return torch.bmm(x.flatten(1, 2), weights.transpose(1, 2)).unflatten(1, x.shape[1:3])
+
+
+def side_by_side(parts: Sequence[Tensor]) -> Tensor:
+    """[K, ...] of K tensors; of one, without a copy."""
+    return torch.stack(tuple(parts)) if len(parts) > 1 else parts[0][None]
