@@ -1,8 +1,12 @@
-"""What mkdocs fills in when it builds the site: the options of each command, from the command line's own parser."""
+"""What mkdocs does when it builds the site.
+
+It fills in the options of each command, from the command line's own parser, and lets long names in tables break.
+"""
 
 from __future__ import annotations
 
 import argparse
+import re
 from typing import Any
 
 from auricle.cli import build_parser
@@ -15,6 +19,15 @@ def on_page_markdown(markdown: str, page: Any, **context: Any) -> str:
     if MARK not in markdown:
         return markdown
     return markdown.replace(MARK, options_of(page.file.src_uri.rpartition("/")[2].removesuffix(".md")))
+
+
+def on_page_content(html: str, page: Any, **context: Any) -> str:
+    """Let names in narrow cells of tables break after / : . and _, not within a word (a hook that mkdocs calls)."""
+
+    def broken(code: re.Match[str]) -> str:
+        return re.sub(r"(?<=\w[/:._])(?=\w)", "<wbr>", code[0])
+
+    return re.sub(r"<td\b.*?</td>", lambda cell: re.sub(r"<code>.*?</code>", broken, cell[0]), html, flags=re.DOTALL)
 
 
 def verbs() -> dict[str, argparse.ArgumentParser]:

@@ -140,6 +140,11 @@ def test_a_wrong_option_says_what_it_takes(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("word", ["--epochs", "--jsn", "--gpu"])
+def test_an_option_that_is_like_none_gets_no_suggestion(cli: Cli, word: str) -> None:
+    assert last_line(cli("pretrain", "ssast", "data", "--out", "run", word)).endswith(f"unrecognized arguments: {word}")
+
+
 def test_a_missing_verb_and_an_unknown_one_list_the_verbs(cli: Cli) -> None:
     assert "COMMAND" in last_line(cli())
     near = "invalid choice: 'perdict' (did you mean 'predict' or 'parity'?) (choose from 'pretrain',"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from website.blocks import Block, Page, PageError, elided, read_page, same_shape, shape
-from website.hooks import options_of, verbs
+from website.hooks import on_page_content, options_of, verbs
 from website.sessions import BlockError, Session, parse_auricle, small
 
 import auricle
@@ -214,6 +214,13 @@ def test_a_block_that_fails_is_named_by_its_line(
     page = Page(REPOSITORY / "docs" / "made.md", (Block(7, language, "", text, marks),))
     with pytest.raises(BlockError, match=rf"docs/made\.md:7: (.|\n)*({why})"):
         list(Session(page, tmp_path).run())
+
+
+def test_names_in_tables_break_between_their_words() -> None:
+    name = "<code>nn/teacher.py:averaged_layers</code>"
+    broken = "<code>nn/<wbr>teacher.<wbr>py:<wbr>averaged_<wbr>layers</code>"
+    html = f"<p>{name}</p><td>a.b {name}\n{name}</td>"
+    assert on_page_content(html, page=None) == f"<p>{name}</p><td>a.b {broken}\n{broken}</td>"
 
 
 def test_options_are_those_of_the_parser() -> None:

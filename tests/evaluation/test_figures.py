@@ -139,6 +139,16 @@ def test_figures_are_seven_inches_wide_on_white(name: str) -> None:
     assert to_hex(figure.get_facecolor()) == "#ffffff"
 
 
+def test_names_stand_beside_the_only_points_of_their_classes() -> None:
+    points = np.random.default_rng(0).normal(size=(20, 2))
+    figure = maps.embedding_map(points, [f"class {k}" for k in range(20)])
+    axes = figure.axes[0]
+    names = [text.get_window_extent() for text in axes.texts if text.get_text()]
+    assert len(names) > 15
+    for place in axes.transData.transform(points):
+        assert not any(box.contains(*place) for box in names)
+
+
 def test_pyplot_is_never_imported() -> None:
     code = (
         "import sys\nfrom auricle.evaluation import figures, style\n"

@@ -98,6 +98,18 @@ def test_knowing_all_is_one_and_knowing_nothing_is_zero(scenario: Scenario) -> N
     assert silent.value == 0
 
 
+def test_half_of_the_classes_alike_and_the_rest_never_found_is_exactly_zero() -> None:
+    # The mean share over classes is then its spread, 0.4, but for rounding.
+    classes = tuple("abcdef")
+    truth = [[event(2 * i, 2 * i + 1, name) for i in range(5) for name in classes]]
+    values = np.zeros((100, 6))
+    for i in range(4):
+        values[20 * i : 20 * i + 10, :3] = 1.0
+    found = PSDS(truth, [FrameScores(values, EDGES)], [10], classes, thresholds=[0.5]).score()
+    assert found.per_class.tolist() == [0.8] * 3 + [0.0] * 3
+    assert found.value == 0.0
+
+
 def test_without_any_event_the_score_is_undefined() -> None:
     found = PSDS([[]], [FrameScores(np.random.default_rng(0).random((100, 3)), EDGES)], [10], CLASSES).score()
     assert math.isnan(found.value)

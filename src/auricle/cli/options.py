@@ -37,11 +37,12 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         words = message.removeprefix("unrecognized arguments: ").split() if "unrecognized" in message else []
-        options = [option for action in self._actions for option in action.option_strings]
+        # By their names alone: the dashes, which all have, would make any two short ones alike.
+        options = {option.lstrip("-"): option for action in self._actions for option in action.option_strings}
         for word in words:
-            near = difflib.get_close_matches(word.partition("=")[0], options, n=1, cutoff=0.6)
+            near = difflib.get_close_matches(word.partition("=")[0].lstrip("-"), options, n=1, cutoff=0.65)
             if word.startswith("-") and near:
-                message += f" (did you mean {near[0]}?)"
+                message += f" (did you mean {options[near[0]]}?)"
         self.print_usage(sys.stderr)
         self.exit(2, f"error: {message}\n")
 

@@ -49,10 +49,10 @@ def places(figure: Figure, points: npt.ArrayLike) -> Array:
 
 @styled
 def embedding_map(points2d: npt.ArrayLike, labels: Sequence[str]) -> Figure:
-    """Points [N, 2] of a projection, with each class named at its median.
+    """Points [N, 2] of a projection, with each class named at its median, or beside its only point.
 
-    The axes of such projections have no unit, so none is shown. A name that would cover another is left out and
-    counted below the map.
+    The axes of such projections have no unit, so none is shown. A name that would cover another, or the only point of a
+    class, is left out and counted below the map.
 
     Raises:
         DataError: not one point [x, y] for each label.
@@ -82,7 +82,9 @@ def embedding_map(points2d: npt.ArrayLike, labels: Sequence[str]) -> Figure:
     # Keeps the line of the notes free while the names are placed.
     axes.set_xlabel(" ", fontsize=8, loc="left")
     figure.draw_without_rendering()
-    taken: list[Bbox] = []
+    lonely = points[finite & np.isin(names, classes[sizes == 1])]
+    radius = np.sqrt(area) / 2 * figure.dpi / 72
+    taken = [Bbox.from_extents(*(at - radius), *(at + radius)) for at in axes.transData.transform(lonely)]
     skipped = 0
     for index in np.argsort(-sizes, kind="stable").tolist():
         own = points[(names == classes[index]) & finite]

@@ -26,6 +26,7 @@ from auricle.metrics.operating_points import Curve, class_curve
 # Places of curves times resamples.
 _WORK = 300_000_000
 _LEAST_RESAMPLES = 100
+_ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,9 @@ class PSDS:
         rates = np.unique(np.concatenate([r for r, _ in present]))
         rates = rates[rates < limit]
         found = np.stack([f[np.searchsorted(r, rates, side="right") - 1] for r, f in present])
-        effective = np.maximum(found.mean(0) - self.scenario.spread_weight * found.std(0), 0.0)
+        effective = found.mean(0) - self.scenario.spread_weight * found.std(0)
+        # A mean and a spread that are equal leave rounding, and a score of 2e-16 would not look like none.
+        effective = np.where(effective > _ROUNDING, effective, 0.0)
         per_class = [_area(*stair, limit) if count else math.nan for stair, count in zip(stairs, events, strict=True)]
         return PSDSScore(_area(rates, effective, limit), np.array(per_class), rates, effective)
 
