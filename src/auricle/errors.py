@@ -84,6 +84,11 @@ def did_you_mean(word: str, candidates: Iterable[str]) -> str:
     return f" (did you mean {' or '.join(repr(n) for n in near)}?)" if near else ""
 
 
+def sentence(text: str) -> str:
+    """With a capital at its beginning, for pages; notes begin small, as they may stand behind "warning:"."""
+    return text[:1].upper() + text[1:]
+
+
 def plural(count: int, noun: str) -> str:
     """`1 clip`, `2,000 clips`, `3 classes`."""
     return f"{count:,} {noun}" + ("" if count == 1 else "es" if noun.endswith("s") else "s")

@@ -51,14 +51,14 @@ def test_a_few_of_them_are_left_out_and_told(tmp_path: Path) -> None:
     assert labels.events[3] == (Event(0.5, 1.0, "dog"),)
     assert labels.classes(range(CLIPS)) == ("dog",)
     assert labels.notes == (
-        "of 9 events, 1 begin after the end of the clip (first: 3.wav, at 2.5 s of 2 s); such events are left out.",
+        "of 9 events, 1 begins after the end of the clip (first: 3.wav, at 2.5 s of 2 s); such events are left out.",
     )
 
 
 def test_an_event_that_is_listed_again_counts_once(tmp_path: Path) -> None:
     labels = labels_of(data(tmp_path / "d", *EVENTS, EVENTS[2], "2.wav,0.5,1,cat"))
     assert labels.events[2] == (Event(0.5, 1.0, "cat"), Event(0.5, 1.0, "dog"))
-    assert labels.notes == ("of 10 events, 1 repeat another one's times and label (first: 2.wav); each counts once.",)
+    assert labels.notes == ("of 10 events, 1 repeats another one's times and label (first: 2.wav); each counts once.",)
 
 
 def test_events_of_no_clip_are_told_and_refused_where_they_are_many(tmp_path: Path) -> None:
@@ -101,8 +101,8 @@ def test_training_evaluation_and_check_tell_what_they_left_out(cli: Callable[...
         done = cli(*command)
         assert done.code == 0, done.err
         said = done.out + done.err
-        assert "of 11 events, 1 begin after the end of the clip (first: 7.wav" in said
-        assert "of 11 events, 1 repeat another one's times and label" in said
+        assert "of 11 events, 1 begins after the end of the clip (first: 7.wav" in said
+        assert "of 11 events, 1 repeats another one's times and label" in said
         if command[0] != "evaluate":
             assert "no training clip has an event of 1 class of the test part (owl)" in said
     (path / "events.csv").write_text("path,onset,offset,label\n0.wav,500,1000,dog\n")

@@ -36,14 +36,19 @@ def usable_events(manifest: Manifest) -> tuple[tuple[tuple[Event, ...], ...], tu
     if late:
         item, event = late[0]
         first = f"first: {printable(item.id)}, at {event.onset:g} s of {item.duration:.4g} s"
-        what = f"of {total}, {len(late)} begin after the end of the clip ({first})"
+        what = f"of {total}, {len(late)} {_verb('begin', late)} after the end of the clip ({first})"
         if len(late) > MOST * sum(len(item.events) for item in manifest):
             raise DataError(f"{manifest.source}: {what}{_advice(late)}.")
         notes.append(f"{what}; such events are left out.")
     if repeated:
         first = f"first: {printable(repeated[0].id)}"
-        notes.append(f"of {total}, {len(repeated)} repeat another one's times and label ({first}); each counts once.")
+        what = f"of {total}, {len(repeated)} {_verb('repeat', repeated)} another one's times and label ({first})"
+        notes.append(f"{what}; each counts once.")
     return tuple(kept), tuple(notes)
+
+
+def _verb(verb: str, of: Sequence[object]) -> str:
+    return verb if len(of) > 1 else f"{verb}s"
 
 
 def _advice(late: Sequence[tuple[Item, Event]]) -> str:

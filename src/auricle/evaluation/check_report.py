@@ -13,7 +13,7 @@ import numpy as np
 
 from auricle.data.check import BadFile, Duplicate, Findings, Leak, Sound
 from auricle.environment import environment
-from auricle.errors import DataError, printable
+from auricle.errors import DataError, printable, sentence
 from auricle.evaluation import distributions
 from auricle.evaluation.exhibits import add_sound
 from auricle.evaluation.report import Report
@@ -162,7 +162,7 @@ def check_page(findings: Findings, path: Path, command: str = "") -> Path:
     )
     for note in findings.manifest.notes:
         report.text(note)
-    lines = [*findings.event_errors, *warnings(findings)]
+    lines = [*findings.event_errors, *map(sentence, warnings(findings))]
     report.heading("Worth a look")
     report.text("\n\n".join(lines) if lines else "Nothing.")
     _add_bad(report, findings.bad)

@@ -13,7 +13,7 @@ import yaml
 from auricle.config import TrainConfig, from_dict, load_yaml, used_settings
 from auricle.data.items import Item
 from auricle.data.loader import Loader
-from auricle.errors import AudioError, DataError, plural
+from auricle.errors import AudioError, DataError, plural, sentence
 from auricle.evaluation import exhibits, figures, spectrograms
 from auricle.evaluation.evaluate import evaluate_validation
 from auricle.evaluation.report import Report
@@ -224,7 +224,7 @@ def add_result(report: Report, result: Result) -> None:
         note=str(result.protocol["interval"]),
     )
     if notes := result.protocol.get("notes"):
-        report.text("; ".join(notes) + ".")
+        report.text(sentence("; ".join(notes) + "."))
     if result.baselines:
         report.figure(
             figures.bars(comparison_rows(result), ours="model"),
