@@ -13,14 +13,16 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import torch
 from official_scan import loop
@@ -180,11 +182,7 @@ def bandwidth(size: int) -> float:
 
 def against_the_machine(length: int, repeats: int) -> list[list[object]]:
     rows: list[list[object]] = []
-    for instructions in SETS:
-        try:
-            native.set_instruction_set(instructions)
-        except ConfigError:
-            continue
+    for instructions in available():
         exponentials, multiply_adds = peak_rates(instructions)
         for kind, operations in zip(WORK, (FORWARD_OPERATIONS, BOTH_OPERATIONS), strict=True):
             passes = 1 if kind == "forward" else 2
@@ -209,8 +207,48 @@ def against_the_machine(length: int, repeats: int) -> list[list[object]]:
                     f"{seconds / max(arithmetic, size / speed):.2f}",
                 ]
             )
-    native.set_instruction_set("")
     return rows
+
+
+def spent(kind: str, length: int, repeats: int) -> list[list[object]]:
+    """Where the time of one call goes: in the kernels, in the first touch of what they write, and around them."""
+    called, again = 0.0, 0.0
+    original = native.run
+
+    def twice(name: str, problems: list[Any]) -> None:
+        """The second call finds the memory in use."""
+        nonlocal called, again
+        begin = time.process_time()
+        original(name, problems)
+        middle = time.process_time()
+        original(name, problems)
+        called, again = called + middle - begin, again + time.process_time() - middle
+
+    rows: list[list[object]] = []
+    for instructions in available():
+        run = work(ours, kind, length)
+        found = []
+        native.run = twice
+        for _ in range(20 * repeats):
+            called, again = 0.0, 0.0
+            begin = time.process_time()
+            run()
+            found.append((again, called - again, time.process_time() - begin - called - again))
+        native.run = original
+        parts = [statistics.median(part) for part in zip(*found, strict=True)]
+        rows.append([instructions, kind, *(f"{1000 * part:.2f}" for part in parts)])
+    return rows
+
+
+def available() -> Iterator[str]:
+    """Each instruction set that this processor has, while the kernels use it."""
+    for instructions in SETS:
+        try:
+            native.set_instruction_set(instructions)
+        except ConfigError:
+            continue
+        yield instructions
+    native.set_instruction_set("")
 
 
 def grown_mb(name: str, length: int) -> float:
@@ -271,6 +309,13 @@ def tables(options: argparse.Namespace) -> str:
                 "/ with arithmetic",
             ],
             against_the_machine(lengths[0], max(3, repeats)),
+        ),
+        "### Where the time goes",
+        f"At {lengths[0]} steps, the medians of calls whose kernels run twice: the second time, what they write to is "
+        "in use already. What is around the kernels is autograd, Python and the sums over blocks of channels.",
+        table(
+            ["instructions", "work", "kernels, ms", "first touch of fresh memory, ms", "around the kernels, ms"],
+            [row for kind in WORK for row in spent(kind, lengths[0], max(3, repeats))],
         ),
         "### Memory of a forward and backward pass",
         "What a fresh process grows by at its peak, tensors and gradients included.",
