@@ -103,7 +103,7 @@ def ours(work: str, size: Size, precision: str = "fp32", *, from_features: bool 
         def loss() -> Tensor:
             if not from_features:
                 return classifier(batch, 0.0)["loss"]
-            logits = classifier.logits(encoder.forward_features(features, frames)).float()
+            logits = classifier.logits(encoder.forward_features(features, frames, classifier.read_layers)).float()
             return nn.functional.cross_entropy(logits, batch.targets)
 
         return _trained(classifier, "finetune", precision, loss)
@@ -112,7 +112,8 @@ def ours(work: str, size: Size, precision: str = "fp32", *, from_features: bool 
 
     def embed() -> Tensor:
         with torch.no_grad(), autocast(precision, CPU):
-            return (encoder.forward_features(features, frames) if from_features else encoder(waves)).pooled
+            encoded = encoder.forward_features(features, frames, ()) if from_features else encoder(waves, layers=())
+            return encoded.pooled
 
     return embed
 

@@ -53,7 +53,7 @@ class Pooled(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         length = torch.full((len(features),), features.shape[1], device=features.device)
-        return self.encoder.forward_features(features, length).pooled
+        return self.encoder.forward_features(features, length, layers=()).pooled
 
 
 def our_ssamba(size: Size, tokens: int) -> nn.Module:

@@ -272,7 +272,7 @@ def embed(model: Model, items: Sequence[Item], pooling: str) -> NDArray[np.float
 
     encoder = model.encoder
     sounds = (read_item(item.hearing(encoder.channel), encoder.sample_rate) for item in items)
-    mean, square = np.split(clip_means(encoder, sounds, model.device, moments), 2, axis=1)
+    mean, square = np.split(clip_means(encoder, sounds, model.device, moments, (-1,)), 2, axis=1)
     return np.concatenate([mean, np.sqrt(np.maximum(square - mean**2, 0))], axis=1).astype(np.float32)
 
 

@@ -293,3 +293,28 @@ def test_an_encoder_can_be_pickled(name: str) -> None:
     again = pickle.loads(pickle.dumps(network))
     with torch.inference_mode():
         assert torch.equal(again(wave).pooled, network(wave).pooled)
+
+
+@able("embed")
+def test_only_the_layers_that_are_asked_for_are_kept(name: str) -> None:
+    network = encoder(name)
+    given = padded(lengths_for(network))
+    with torch.inference_mode():
+        everything = network(*given)
+        last = network.num_layers - 1
+        for asked in ((), (0,), (-1,), (last, 0)):
+            encoded = network(*given, layers=asked)
+            assert torch.equal(encoded.pooled, everything.pooled)
+            numbers = {number % network.num_layers for number in asked}
+            for some, every in (
+                (encoded.layers, everything.layers),
+                (encoded.prefix, everything.prefix),
+                (encoded.summaries, everything.summaries),
+            ):
+                assert len(some) == len(every)
+                assert set(some.kept) == (numbers if every else set())
+                assert all(torch.equal(x, every[number]) for number, x in some.kept.items())
+        with pytest.raises(LookupError, match="was not asked for"):
+            network(*given, layers=[0]).frames(last)
+        with pytest.raises(IndexError):
+            network(*given, layers=[last + 1])

@@ -194,9 +194,9 @@ def test_a_batch_of_windows_is_bounded_by_its_seconds(monkeypatch: pytest.Monkey
     network, shapes = encoder("patch"), []
     forward = network.forward
 
-    def watched(waves: torch.Tensor, lengths: torch.Tensor | None = None) -> Any:
+    def watched(waves: torch.Tensor, *rest: Any, **more: Any) -> Any:
         shapes.append(tuple(waves.shape))
-        return forward(waves, lengths)
+        return forward(waves, *rest, **more)
 
     monkeypatch.setattr(network, "forward", watched)
     short, long = 2000, network.window_samples

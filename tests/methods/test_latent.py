@@ -129,9 +129,9 @@ def test_only_kept_tokens_are_encoded_and_the_teacher_encodes_each_clip_once(
     for who, network in (("student", task.student.encoder), ("teacher", task.encoder)):
         encode = network.encode
 
-        def counted(placed: Tensor, valid: Tensor | None = None, who: str = who, encode: Any = encode) -> list[Tensor]:
+        def counted(placed: Tensor, *rest: Any, who: str = who, encode: Any = encode) -> list[Tensor]:
             sizes[who].append(tuple(placed.shape[:2]))
-            found: list[Tensor] = encode(placed, valid)
+            found: list[Tensor] = encode(placed, *rest)
             return found
 
         monkeypatch.setattr(network, "encode", counted)

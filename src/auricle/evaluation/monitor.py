@@ -77,7 +77,7 @@ class Monitor:
         training = encoder.training
         encoder.eval()
         with torch.random.fork_rng(devices=[]), autocast(resolve_precision("auto", device), device):
-            values = clip_means(encoder, self._waves, device, lambda e: e.pooled.float())
+            values = clip_means(encoder, self._waves, device, lambda e: e.pooled.float(), ())
         encoder.train(training)
         features = np.zeros((len(self.task.manifest), values.shape[1]), np.float32)
         features[self.rows] = values

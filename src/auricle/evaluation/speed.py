@@ -153,7 +153,7 @@ def _prepare(
 
         def embed() -> Tensor:
             with torch.no_grad(), autocast(precision, device):
-                pooled: Tensor = encoder(waves).pooled
+                pooled: Tensor = encoder(waves, layers=()).pooled
             return pooled
 
         return embed, encoder.window_samples / encoder.sample_rate, len(waves)

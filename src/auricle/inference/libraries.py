@@ -41,7 +41,7 @@ from auricle.inference.table import (
     write_table,
 )
 from auricle.methods.base import AudioEncoder
-from auricle.tasks.pooling import Layers, frames_of, layer_indices, vector_width, vectors_of
+from auricle.tasks.pooling import Layers, frames_of, layer_indices, layers_read, vector_width, vectors_of
 from auricle.tasks.windows import Overlap, encode_pool, join_overlapping, overlap_for
 from auricle.training.signals import caught_signals, interruption
 
@@ -373,7 +373,8 @@ def _part(
     insides = [np.zeros((0, 0), np.float32)] * len(held)
     times = [np.zeros(0)] * len(held)
     with model.autocast():
-        for indices, encoded in encode_pool(model.encoder, [window.wave for window in held], model.device):
+        read = layers_read(asked.layers, frames=asked.reads_frames)
+        for indices, encoded in encode_pool(model.encoder, [window.wave for window in held], model.device, read):
             check()
             vectors[indices] = vectors_of(encoded, asked.layers).float().cpu().numpy()
             steps[indices] = encoded.valid.sum(1).cpu().numpy()

@@ -181,7 +181,7 @@ class Model:
         rate = self.encoder.sample_rate
         with self.autocast():
             sounds = (read_item(item.hearing(self.encoder.channel), rate) for item in items)
-            return clip_means(self.encoder, sounds, self.device, lambda e: e.pooled).astype(np.float32)
+            return clip_means(self.encoder, sounds, self.device, lambda e: e.pooled, ()).astype(np.float32)
 
     def embed_layers(self, items: Sequence[Item], layers: Sequence[int], pooling: Pooling) -> Array:
         """Clip embeddings [items, layers, K] of some layers (0 is the first block), pooled as `tasks.pooling` says.
@@ -199,7 +199,7 @@ class Model:
 
         with self.autocast():
             sounds = (read_item(item.hearing(self.encoder.channel), rate) for item in items)
-            means = clip_means(self.encoder, sounds, self.device, value)
+            means = clip_means(self.encoder, sounds, self.device, value, layers)
         return means.reshape(len(items), len(layers), -1).astype(np.float32)
 
     def classify(self, sound: Sound, rate: int | None = None, threshold: float = 0.5) -> Prediction:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
@@ -24,6 +24,7 @@ from auricle.config import DataclassInstance, TrainConfig
 from auricle.data.batch import Batch
 from auricle.data.labels import Task
 from auricle.errors import CheckpointError, plural
+from auricle.methods.layers import NO_LAYERS, LayerOutputs
 from auricle.nn.collapse import effective_rank, feature_spread
 from auricle.nn.heads import FramePooling
 
@@ -57,9 +58,11 @@ class MethodConfig(DataclassInstance, Protocol):
 class Encoded:
     """What an encoder says about a batch of clips.
 
+    Of layers that were not asked for, `layers`, `prefix` and `summaries` hold nothing (`LayerOutputs`).
+
     Attributes:
         layers: outputs of each layer [B, N, D], patch or frame tokens only; the last one after the final norm.
-        prefix: the cls-like tokens [B, P, D] of each layer, or an empty tuple.
+        prefix: the cls-like tokens [B, P, D] of each layer; empty if there are none.
         grid: (f, t) with N = f * t; token = row * t + column unless the method documents another order.
         times: centres [t] in seconds from the start of the clip.
         valid: [B, t], False for columns that hold nothing but padding.
@@ -68,13 +71,13 @@ class Encoded:
             `pooled` only.
     """
 
-    layers: tuple[Tensor, ...]
-    prefix: tuple[Tensor, ...]
+    layers: LayerOutputs
+    prefix: LayerOutputs
     grid: tuple[int, int]
     times: Tensor
     valid: Tensor
     pooled: Tensor
-    summaries: tuple[Tensor, ...] = ()
+    summaries: LayerOutputs = NO_LAYERS
 
     def frames(self, layer: int = -1) -> Tensor:
         """One vector per time step [B, t, f * D]: the frequency rows side by side."""
@@ -117,12 +120,24 @@ class AudioEncoder(nn.Module, ABC):
         return self.dim
 
     @abstractmethod
-    def forward(self, waves: Tensor, lengths: Tensor | None = None) -> Encoded:
-        """waves [B, S] float32 in [-1, 1] at `sample_rate`, lengths [B] valid samples (all, if None)."""
+    def forward(self, waves: Tensor, lengths: Tensor | None = None, layers: Iterable[int] | None = None) -> Encoded:
+        """What a batch of clips becomes.
+
+        Args:
+            waves: [B, S] float32 in [-1, 1] at `sample_rate`.
+            lengths: [B] valid samples (all, if None).
+            layers: those that the result is to hold (all, if None), counted from 0, or from the end by -1, ...;
+                `Encoded.pooled` needs none. The others' outputs take no memory where there are no gradients.
+
+        Raises:
+            IndexError: there is no such layer.
+        """
 
     if TYPE_CHECKING:
 
-        def __call__(self, waves: Tensor, lengths: Tensor | None = None) -> Encoded: ...
+        def __call__(
+            self, waves: Tensor, lengths: Tensor | None = None, layers: Iterable[int] | None = None
+        ) -> Encoded: ...
 
 
 class SpectrogramEncoder(AudioEncoder):
@@ -144,12 +159,11 @@ class SpectrogramEncoder(AudioEncoder):
         """waves [B, S] as in `forward`; normalised features [B, T, F] and the frames [B] of each clip."""
 
     @abstractmethod
-    def forward_features(self, features: Tensor, frames: Tensor) -> Encoded:
-        """features [B, T, F] and frames [B], as `features` gives them."""
+    def forward_features(self, features: Tensor, frames: Tensor, layers: Iterable[int] | None = None) -> Encoded:
+        """features [B, T, F] and frames [B], as `features` gives them; `layers` as in `forward`."""
 
-    def forward(self, waves: Tensor, lengths: Tensor | None = None) -> Encoded:
-        """waves [B, S] float32 in [-1, 1] at `sample_rate`, lengths [B] valid samples (all, if None)."""
-        return self.forward_features(*self.features(waves, lengths))
+    def forward(self, waves: Tensor, lengths: Tensor | None = None, layers: Iterable[int] | None = None) -> Encoded:
+        return self.forward_features(*self.features(waves, lengths), layers)
 
 
 class EncoderOnly(nn.Module):
@@ -235,7 +249,7 @@ class Objective(Trainable):
 
         The default is the effective rank and the spread of the pooled embeddings.
         """
-        pooled = self.encoder(batch.audio.data, batch.audio.lengths).pooled.float()
+        pooled = self.encoder(batch.audio.data, batch.audio.lengths, layers=()).pooled.float()
         return {"effective_rank": effective_rank(pooled), "feature_spread": feature_spread(pooled)}
 
     def reconstruct(self, batch: Batch) -> Reconstruction | None:

@@ -5,6 +5,8 @@ B batch, N tokens, D width, H heads.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -97,8 +99,10 @@ class Block(nn.Module):
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
 
-def run_blocks(blocks: nn.ModuleList, x: Tensor, valid: Tensor | None = None) -> list[Tensor]:
-    """Every block's output [B, P + N, D], one after the other.
+def run_blocks(
+    blocks: nn.ModuleList, x: Tensor, valid: Tensor | None, layers: Collection[int]
+) -> tuple[list[Tensor], Tensor]:
+    """Blocks one after the other over x [B, P + N, D]: the outputs of those of the numbers `layers`, and the last's.
 
     Of the last N tokens nobody attends to those that `valid` [B, N] excludes; None, or nothing but True: to all.
     """
@@ -106,10 +110,11 @@ def run_blocks(blocks: nn.ModuleList, x: Tensor, valid: Tensor | None = None) ->
     if valid is not None and not bool(valid.all()):
         keep = F.pad(valid, (x.shape[1] - valid.shape[1], 0), value=True)[:, None, None, :]
     outputs = []
-    for block in blocks:
+    for number, block in enumerate(blocks):
         x = block(x, keep)
-        outputs.append(x)
-    return outputs
+        if number in layers:
+            outputs.append(x)
+    return outputs, x
 
 
 def reset_linears(module: nn.Module, std: float = 0.02) -> None:

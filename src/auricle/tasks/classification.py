@@ -113,6 +113,14 @@ class Classifier(Trainable):
             result = self.head(encoded.pooled)
         return result
 
+    @property
+    def read_layers(self) -> tuple[int, ...] | None:
+        """The layers that the head reads beside what is pooled; None: all."""
+        if isinstance(self.head, LayerMixHead):
+            return None
+        count = self.encoder.num_layers
+        return tuple(range(count)[-self.head_layers :]) if isinstance(self.head, BatchNormHead) else ()
+
     def probabilities(self, logits: Tensor) -> Tensor:
         """[..., C] from logits [..., C]: shares of 1 under cross-entropy, else of each class by itself."""
         return logits.softmax(-1) if self.loss == "ce" else logits.sigmoid()
@@ -121,7 +129,7 @@ class Classifier(Trainable):
         self, blocks: Iterable[NDArray[np.float32]], device: torch.device
     ) -> Iterator[tuple[Window, NDArray[np.float64]]]:
         """Each window of a sound with its class probabilities [C]; autocast is the caller's."""
-        for window in encode(self.encoder, blocks, device):
+        for window in encode(self.encoder, blocks, device, layers=self.read_layers):
             with torch.no_grad():
                 logits = self.logits(window.encoded)[window.row]
             yield window, self.probabilities(logits.double()).cpu().numpy()
@@ -138,7 +146,7 @@ class Classifier(Trainable):
         def value(encoded: Encoded) -> Tensor:
             return torch.cat([self.probabilities(self.logits(encoded).float()), encoded.pooled.float()], dim=1)
 
-        both = clip_means(self.encoder, sounds, device, value)
+        both = clip_means(self.encoder, sounds, device, value, self.read_layers)
         return both[:, : len(self.classes)], both[:, len(self.classes) :]
 
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
@@ -147,9 +155,9 @@ class Classifier(Trainable):
         targets = batch.targets
         if self.augments or self.mixing:
             features, frames, targets = self.augmented(batch)
-            encoded = self.spectrogram_encoder.forward_features(features, frames)
+            encoded = self.spectrogram_encoder.forward_features(features, frames, self.read_layers)
         else:
-            encoded = self.encoder(batch.audio.data, batch.audio.lengths)
+            encoded = self.encoder(batch.audio.data, batch.audio.lengths, self.read_layers)
         logits = self.logits(encoded).float()
         result = {
             "loss": self.training_loss(logits, targets),

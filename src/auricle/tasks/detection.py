@@ -139,7 +139,7 @@ class Detector(Trainable):
         }
         if self.teacher is not None:
             encoder, head = self.predictor
-            taught = encoder(batch.audio.data, batch.audio.lengths)
+            taught = encoder(batch.audio.data, batch.audio.lengths, (-1,))
             says, attends = head(taught.frames())
             probability = says.float().sigmoid()
             whole = pool_frames(probability, attends, taught.valid)
@@ -167,14 +167,14 @@ class Detector(Trainable):
         """What the network hears of a batch: with SpecAugment, each row by its own draw."""
         waves, lengths, encoder = batch.audio.data, batch.audio.lengths, self.encoder
         if not self.augments:
-            return encoder(waves, lengths)
+            return encoder(waves, lengths, (-1,))
         assert isinstance(encoder, SpectrogramEncoder)
         features, frames = encoder.features(waves, lengths)
         masked = [
             spec_augment(x, n, self.mask_freq, self.mask_time, batch.draw.rng("augment", row), encoder.pad_value)
             for row, (x, n) in enumerate(zip(features, frames.tolist(), strict=True))
         ]
-        return encoder.forward_features(torch.stack(masked), frames)
+        return encoder.forward_features(torch.stack(masked), frames, (-1,))
 
     def frame_targets(self, batch: Batch, encoded: Encoded) -> Tensor:
         """[B, t, C] on the encoder's time steps; 0 for clips whose events are not known."""
@@ -246,7 +246,7 @@ def step_values(
         value: from the frames [t, D] of a window to [t, K].
     """
     steps = _Steps()
-    for window in encode(encoder, blocks, device):
+    for window in encode(encoder, blocks, device, layers=(-1,)):
         with torch.no_grad():
             values = value(window.encoded.frames()[window.row, : window.steps])
         start = window.start / encoder.sample_rate
@@ -320,7 +320,7 @@ def frame_width(encoder: AudioEncoder) -> int:
     training = encoder.training
     encoder.eval()
     device = next(encoder.parameters()).device
-    width = encoder(torch.zeros(1, encoder.min_samples, device=device)).frames().shape[-1]
+    width = encoder(torch.zeros(1, encoder.min_samples, device=device), layers=(-1,)).frames().shape[-1]
     encoder.train(training)
     return int(width)
 

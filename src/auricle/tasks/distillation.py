@@ -26,7 +26,8 @@ class DistilledClassifier(Classifier):
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """As a classifier's, with `label_loss` and `distillation_loss`, the parts of `loss`."""
         features, frames, targets = self.augmented(batch)
-        logits = self.logits(self.spectrogram_encoder.forward_features(features, frames)).float()
+        encoded = self.spectrogram_encoder.forward_features(features, frames, self.read_layers)
+        logits = self.logits(encoded).float()
         result = self.distillation.losses(self, logits, targets, features, frames)
         return result | {"weight": torch.tensor(float(len(logits)), device=logits.device)}
 
@@ -64,9 +65,8 @@ class Distillation:
     def probabilities(self, features: Tensor, frames: Tensor) -> Tensor:
         """What the teacher says [B, C] of features [B, T, F] of the student's front end."""
         teacher = self.teacher.to(features.device)
-        return teacher.probabilities(
-            teacher.logits(teacher.spectrogram_encoder.forward_features(features, frames)).float()
-        )
+        encoded = teacher.spectrogram_encoder.forward_features(features, frames, teacher.read_layers)
+        return teacher.probabilities(teacher.logits(encoded).float())
 
     def losses(
         self, student: Classifier, logits: Tensor, targets: Tensor, features: Tensor, frames: Tensor
@@ -133,7 +133,7 @@ class FrameDistillation:
         The teacher hears the batch as it is, without the student's SpecAugment.
         """
         encoder, head = self.teacher.to(labels.device).predictor
-        heard = encoder(batch.audio.data, batch.audio.lengths)
+        heard = encoder(batch.audio.data, batch.audio.lengths, (-1,))
         said = head(heard.frames())[0].float().sigmoid()
         nearest = (encoded.times[:, None] - heard.times).abs().argmin(1)
         return torch.lerp(labels, said[:, nearest], self.weight)

@@ -86,6 +86,11 @@ def layer_indices(layers: Layers, depth: int) -> tuple[int, ...] | None:
     return chosen
 
 
+def layers_read(layers: tuple[int, ...] | None, frames: bool) -> tuple[int, ...]:
+    """What an encoder is to be asked for, so that `vectors_of` or, with `frames`, `frames_of` finds it."""
+    return ((-1,) if frames else ()) if layers is None else layers
+
+
 def vectors_of(encoded: Encoded, layers: tuple[int, ...] | None) -> Tensor:
     """One vector per clip [B, K]: as the paper pools the last layer, or some layers side by side.
 
@@ -99,7 +104,7 @@ def vectors_of(encoded: Encoded, layers: tuple[int, ...] | None) -> Tensor:
 
 def frames_of(encoded: Encoded, layers: tuple[int, ...] | None) -> Tensor:
     """One vector per time step [B, t, n f D]: of the last layer, or of n layers side by side."""
-    return torch.cat([encoded.frames(layer) for layer in ((-1,) if layers is None else layers)], dim=-1)
+    return torch.cat([encoded.frames(layer) for layer in layers_read(layers, frames=True)], dim=-1)
 
 
 def vector_width(encoder: AudioEncoder, layers: tuple[int, ...] | None) -> int:

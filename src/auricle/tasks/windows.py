@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +20,7 @@ from auricle.data.windows import cut_windows
 from auricle.errors import ConfigError
 from auricle.methods.base import AudioEncoder, Encoded
 from auricle.nn.streaming import Piece, join_windows
-from auricle.tasks.pooling import frames_of, vector_width, vectors_of
+from auricle.tasks.pooling import frames_of, layers_read, vector_width, vectors_of
 
 Array = NDArray[np.float32]
 # Whole windows that go through the network together, or as much sound in shorter ones. On a CPU, more than some seconds
@@ -144,7 +144,7 @@ def stretches(
     waiting: deque[Window] = deque()
 
     def encoded() -> Iterator[tuple[int, int, Tensor]]:
-        for window in encode(encoder, blocks, device, overlap.hop):
+        for window in encode(encoder, blocks, device, overlap.hop, layers_read(layers, frames=True)):
             waiting.append(window)
             frames = frames_of(window.encoded, layers)[window.row, : window.steps].float()
             # A copy: a view would keep the whole batch of windows alive.
@@ -161,11 +161,16 @@ def stretches(
 
 
 def encode(
-    encoder: AudioEncoder, blocks: Iterable[Array], device: torch.device, hop: int | None = None
+    encoder: AudioEncoder,
+    blocks: Iterable[Array],
+    device: torch.device,
+    hop: int | None = None,
+    layers: Collection[int] | None = None,
 ) -> Iterator[Window]:
     """Encode a sound given in blocks of samples at the encoder's rate; windows of equal length share a batch.
 
     Windows begin every `hop` samples, by default the encoder's own. A window's result does not depend on the others.
+    It holds the outputs of `layers`, by default of all.
     Autocast is the caller's.
     """
     held: list[tuple[int, Array]] = []
@@ -173,28 +178,31 @@ def encode(
     for window in cut_windows(blocks, encoder.window_samples, hop or encoder.window_hop, encoder.min_samples):
         full = (len(held) + 1) * len(window[1]) > limit
         if held and (full or len(window[1]) != len(held[0][1])):
-            yield from _encode_batch(encoder, held, device)
+            yield from _encode_batch(encoder, held, device, layers)
             held = []
         held.append(window)
     if held:
-        yield from _encode_batch(encoder, held, device)
+        yield from _encode_batch(encoder, held, device, layers)
 
 
-def _encode_batch(encoder: AudioEncoder, windows: list[tuple[int, Array]], device: torch.device) -> Iterator[Window]:
+def _encode_batch(
+    encoder: AudioEncoder, windows: list[tuple[int, Array]], device: torch.device, layers: Collection[int] | None
+) -> Iterator[Window]:
     waves = torch.from_numpy(np.stack([samples for _, samples in windows])).to(device)
     with torch.no_grad():
-        encoded = encoder(waves)
+        encoded = encoder(waves, layers=layers)
     for row, (start, samples) in enumerate(windows):
         yield Window(start, len(samples), encoded, row)
 
 
 def encode_pool(
-    encoder: AudioEncoder, windows: Sequence[Array], device: torch.device
+    encoder: AudioEncoder, windows: Sequence[Array], device: torch.device, layers: Collection[int] | None = None
 ) -> Iterator[tuple[list[int], Encoded]]:
     """Encode windows of any lengths: the indices of a batch of them, and what they became.
 
     Windows of like length, of whatever sounds, share a batch, so that little is padded; as encoders ignore padding,
-    that changes no result beyond rounding. Autocast is the caller's.
+    that changes no result beyond rounding. They hold the outputs of `layers`, by default of all. Autocast is the
+    caller's.
     """
     limit = batch_samples(encoder, device)
     in_order = sorted(enumerate(windows), key=lambda window: len(window[1]))
@@ -202,15 +210,20 @@ def encode_pool(
         waves = pad_sequence([torch.from_numpy(samples) for _, samples in chosen], batch_first=True).to(device)
         lengths = torch.tensor([len(samples) for _, samples in chosen], device=device)
         with torch.no_grad():
-            yield [index for index, _ in chosen], encoder(waves, lengths)
+            yield [index for index, _ in chosen], encoder(waves, lengths, layers)
 
 
 def clip_means(
-    encoder: AudioEncoder, sounds: Iterable[Array], device: torch.device, value: Callable[[Encoded], Tensor]
+    encoder: AudioEncoder,
+    sounds: Iterable[Array],
+    device: torch.device,
+    value: Callable[[Encoded], Tensor],
+    layers: Collection[int] | None = None,
 ) -> NDArray[np.float64]:
     """For each of many whole sounds the mean of `value(encoded)` [B, K] over its windows, weighted by their steps.
 
-    Returns [sounds, K]. See `encode_pool` for how windows share batches.
+    Returns [sounds, K]. `layers` are those that `value` reads, by default all. See `encode_pool` for how windows share
+    batches.
     """
     totals: list[NDArray[np.float64]] = []
     weights: list[int] = []
@@ -219,7 +232,7 @@ def clip_means(
     limit, waiting = batch_samples(encoder, device), 0
 
     def flush() -> None:
-        for indices, encoded in encode_pool(encoder, held, device):
+        for indices, encoded in encode_pool(encoder, held, device, layers):
             values = value(encoded).double().cpu().numpy()
             for index, row, steps in zip(indices, values, encoded.valid.sum(1).tolist(), strict=True):
                 totals[owners[index]] = totals[owners[index]] + row * steps
@@ -271,8 +284,8 @@ def embed_clip(
 
     With `context` windows overlap, and each counts by the time steps that `stretches` uses of it.
     """
-    total, weight = np.zeros(vector_width(encoder, layers)), 0
-    whole = ((window.vector(layers), window.steps) for window in encode(encoder, blocks, device))
+    total, weight, read = np.zeros(vector_width(encoder, layers)), 0, layers_read(layers, frames=False)
+    whole = ((window.vector(layers), window.steps) for window in encode(encoder, blocks, device, layers=read))
     parts = ((s.vector, len(s.times)) for s in stretches(encoder, blocks, device, layers, context))
     for vector, steps in parts if context else whole:
         total += vector * steps

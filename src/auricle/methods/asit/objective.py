@@ -182,12 +182,12 @@ class ASiTObjective(Objective):
         c, rows = self.config, self.config.grid[0]
         tokens = clean.valid.repeat(1, rows)
         with torch.no_grad():
-            whole = self.encoder.transform(self.encoder.embed_covered(clean.features, clean.valid))[-1]
+            whole = self.encoder.transform(self.encoder.embed_covered(clean.features, clean.valid), ())[-1]
             teacher = self.projector(whole, tokens)
             clip = self.clip_centre.probabilities(teacher[0], temperature)
             patch = self.patch_centre.probabilities(teacher[1], temperature)
         encoder = self.student.encoder
-        encoded = encoder.transform(encoder.embed_covered(damaged.features, clean.valid))[-1]
+        encoded = encoder.transform(encoder.embed_covered(damaged.features, clean.valid), ())[-1]
         student = self.student.projector(encoded, tokens)
         painted = single(self.student.decoder(encoded[:, 1:]))
         # Each clip counts alike, however many patches it has.
@@ -222,7 +222,7 @@ class ASiTObjective(Objective):
         covered = c.grid[0] * c.patch_freq
         original, hidden = clean.features[:clips, :, :covered], damaged.hidden[:clips, :, :covered]
         seen = encoder.embed_covered(damaged.features[:clips], clean.valid[:clips])
-        painted = single(self.student.decoder(encoder.transform(seen)[-1][:, 1:]))
+        painted = single(self.student.decoder(encoder.transform(seen, ())[-1][:, 1:]))
         rebuilt = torch.where(hidden, unpatchify(painted, seen.grid, c.kernel), original)
         original, rebuilt = (x * 2 * c.norm_std + c.norm_mean for x in (original, rebuilt))
         frames = encoder.frontend.num_frames(batch.audio.lengths).clamp(max=original.shape[1])

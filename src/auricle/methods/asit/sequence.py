@@ -6,6 +6,7 @@ B batch, S samples, T frames, F mel bins, D width.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from auricle.errors import ConfigError
 from auricle.methods.asit.config import ASiTConfig
 from auricle.methods.asit.model import ASiTEncoder
 from auricle.methods.base import Encoded
+from auricle.methods.layers import LayerOutputs
 from auricle.nn.patches import time_major
 
 
@@ -51,16 +53,16 @@ class SequenceEncoder(ASiTEncoder):
         features, _ = super().features(*fill_up(waves, lengths, self.window_samples))
         return features, self.frontend.num_frames(lengths)
 
-    def forward_features(self, features: Tensor, frames: Tensor) -> Encoded:
-        """features [B, T, F] of `features()`, frames [B]."""
-        encoded = super().forward_features(features, torch.full_like(frames, features.shape[1]))
+    def forward_features(self, features: Tensor, frames: Tensor, layers: Iterable[int] | None = None) -> Encoded:
+        """features [B, T, F] of `features()`, frames [B]; `layers` as in `forward`."""
+        encoded = super().forward_features(features, torch.full_like(frames, features.shape[1]), layers)
         steps = self.config.sequence_steps
-        layers = tuple(pooled_sequence(encoded, steps, layer) for layer in range(len(encoded.layers)))
+        pooled = {layer: pooled_sequence(encoded, steps, layer) for layer in encoded.layers.kept}
         number = torch.arange(steps, device=frames.device)
         heard = self.frontend.window_samples + self.frontend.hop_samples * (frames - 1)
         return dataclasses.replace(
             encoded,
-            layers=layers,
+            layers=LayerOutputs(self.num_layers, pooled),
             grid=(1, steps),
             times=(number + 0.5) * self.step_samples / self.sample_rate,
             valid=number * self.step_samples < heard[:, None],

@@ -7,6 +7,7 @@ Token order is frequency-major: token = row * t + column. The published networks
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from typing import ClassVar, TypeVar
 
 import torch
@@ -17,6 +18,7 @@ from auricle.audio.mel import DecibelMel
 from auricle.methods.atst.chunks import Chunks
 from auricle.methods.atst.config import ATSTConfig, ClipConfig, FrameConfig
 from auricle.methods.base import Encoded
+from auricle.methods.layers import LayerOutputs, numbers_of
 from auricle.methods.spectrogram.tokens import TokenEncoder, Tokens
 from auricle.nn.patches import patchify, reset_positions
 from auricle.nn.transformer import Block, reset_linears, run_blocks
@@ -142,48 +144,56 @@ class ATSTEncoder(TokenEncoder):
         """What goes first, and patch tokens [B, M, D] that have their positions: [B, P + M, D]."""
         return placed
 
-    def encode(self, placed: Tensor, valid: Tensor | None = None) -> list[Tensor]:
-        outputs = run_blocks(self.blocks, self.with_prefix(placed), valid)
-        return [*outputs, self.norm(outputs[-1])]
+    def encode(self, placed: Tensor, valid: Tensor | None = None, layers: Iterable[int] | None = None) -> list[Tensor]:
+        numbers = numbers_of(layers, self.num_layers)
+        outputs, last = run_blocks(self.blocks, self.with_prefix(placed), valid, numbers)
+        return [*outputs, self.norm(last)]
 
-    def blocks_of(self, tokens: Tensor, valid: Tensor) -> list[Tensor]:
-        """Every block's output [B, P + N, D] for patch embeddings, of which the columns `valid` [B, t] are attended to.
+    def blocks_of(self, tokens: Tensor, valid: Tensor, layers: Iterable[int] | None = None) -> list[Tensor]:
+        """Outputs [B, P + N, D] of `layers` (all, if None) for patch embeddings, of which the columns `valid` [B, t]
+        are attended to.
 
         No clip may be without a valid column.
         """
         x = self.with_prefix(self.with_positions(tokens))
-        return run_blocks(self.blocks, x, valid.repeat(1, self.config.grid[0]))
+        numbers = numbers_of(layers, self.num_layers)
+        return run_blocks(self.blocks, x, valid.repeat(1, self.config.grid[0]), numbers)[0]
 
-    def forward_features(self, features: Tensor, frames: Tensor) -> Encoded:
-        """features [B, T, F] of `features()`, frames [B]; any length."""
+    def forward_features(self, features: Tensor, frames: Tensor, layers: Iterable[int] | None = None) -> Encoded:
+        """features [B, T, F] of `features()`, frames [B]; any length. `layers` as in `forward`."""
         chunks = Chunks(self.config, features, self.heard(frames))
         valid = chunks.valid
         if self.config.chunking == "filled":
             own = torch.tensor([self.config.columns_of(count) for count in frames.tolist()], device=frames.device)
             valid = torch.arange(chunks.columns, device=frames.device) < own[:, None]
-        rows = self.config.grid[0]
+        rows, count = self.config.grid[0], self.num_layers
+        asked = numbers_of(layers, count)
+        # A clip is pooled from the last.
+        numbers = sorted({*asked, count - 1})
         # By group of chunks, then by layer.
         outputs = [
-            [self.norm(x) for x in self.blocks_of(self.embed_patches(part), valid)] for part, valid in chunks.parts()
+            [self.norm(x) for x in self.blocks_of(self.embed_patches(part), valid, numbers)]
+            for part, valid in chunks.parts()
         ]
-        layers, prefix, summaries = [], [], []
-        for parts in zip(*outputs, strict=True):
-            tokens = [x[:, self.PREFIX :].unflatten(1, (rows, -1)) for x in parts]
-            layers.append(chunks.joined(tokens).flatten(1, 2))
-            summaries.append(chunks.token_means(tokens))
+        tokens: dict[int, Tensor] = {}
+        prefix: dict[int, Tensor] = {}
+        means: dict[int, Tensor] = {}
+        for number, *parts in zip(numbers, *outputs, strict=True):
+            pieces = [x[:, self.PREFIX :].unflatten(1, (rows, -1)) for x in parts]
+            means[number] = chunks.token_means(pieces)
             if self.PREFIX:
-                prefix.append(chunks.mean([x[:, 0] for x in parts]))
-        pooled = prefix[-1] if prefix else summaries[-1]
-        if prefix:
-            summaries = [torch.cat(pair, dim=1) for pair in zip(prefix, summaries, strict=True)]
+                prefix[number] = chunks.mean([x[:, 0] for x in parts])
+            if number in asked:
+                tokens[number] = chunks.joined(pieces).flatten(1, 2)
+        summaries = {n: torch.cat([prefix[n], means[n]], dim=1) for n in asked} if self.PREFIX else means
         return Encoded(
-            layers=tuple(layers),
-            prefix=tuple(token.unsqueeze(1) for token in prefix),
+            layers=LayerOutputs(count, tokens),
+            prefix=LayerOutputs(count if self.PREFIX else 0, {n: prefix[n].unsqueeze(1) for n in asked if n in prefix}),
             grid=(rows, chunks.columns),
             times=self.times(chunks.columns, features.device),
             valid=valid,
-            pooled=pooled,
-            summaries=tuple(summaries),
+            pooled=(prefix or means)[count - 1],
+            summaries=LayerOutputs(count, {n: summaries[n] for n in asked}),
         )
 
     def times(self, columns: int, device: torch.device | None = None) -> Tensor:

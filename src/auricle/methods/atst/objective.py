@@ -178,7 +178,7 @@ class ClipObjective(ATSTObjective):
 
     def class_token(self, encoder: ATSTEncoder, view: View) -> Tensor:
         """The normed class token [B, D] of each clip of a view."""
-        return encoder.norm(encoder.blocks_of(*encoder.embed_view(view.features, view.frames))[-1][:, 0])
+        return encoder.norm(encoder.blocks_of(*encoder.embed_view(view.features, view.frames), (-1,))[-1][:, 0])
 
 
 class FrameObjective(ATSTObjective):
@@ -242,7 +242,7 @@ class FrameObjective(ATSTObjective):
         tokens, valid = encoder.embed_view(view.features, view.frames, masked.shape[1])
         if mask_token is not None:
             tokens = mask_token(tokens, hidden)
-        return encoder.norm(encoder.blocks_of(tokens, valid)[-1][hidden])
+        return encoder.norm(encoder.blocks_of(tokens, valid, (-1,))[-1][hidden])
 
 
 __all__ = ["ClipObjective", "Compared", "FrameObjective", "MaskToken"]

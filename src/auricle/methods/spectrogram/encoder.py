@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import ClassVar, TypeVar
 
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from auricle.audio.frontends import KaldiFbank
 from auricle.methods.base import Encoded
+from auricle.methods.layers import LayerOutputs, numbers_of
 from auricle.methods.spectrogram.config import PatchConfig
 from auricle.methods.spectrogram.tokens import TokenEncoder, Tokens
 from auricle.nn.patches import columns_for, grid_size, patchify, reset_positions, resize_positions
@@ -78,18 +79,18 @@ class PatchEncoder(TokenEncoder):
         reset_positions(self.positions, self.config.grid, self.config.position_init)
 
     @abstractmethod
-    def layers_of(self, x: Tensor, valid: Tensor | None) -> list[Tensor]:
-        """Every layer's output for prefix and patch tokens [B, P + M, D], and after them the final norm's.
+    def layers_of(self, x: Tensor, valid: Tensor | None, layers: Sequence[int]) -> list[Tensor]:
+        """The outputs of `layers`, rising, for prefix and patch tokens [B, P + M, D], and after them the final norm's.
 
         What the patches `valid` [B, M] of a clip become must not depend on the others; None: all are valid.
         """
 
-    def encode(self, placed: Tensor, valid: Tensor | None = None) -> list[Tensor]:
-        return self.layers_of(self.with_prefix(placed), valid)
+    def encode(self, placed: Tensor, valid: Tensor | None = None, layers: Iterable[int] | None = None) -> list[Tensor]:
+        return self.layers_of(self.with_prefix(placed), valid, numbers_of(layers, self.num_layers))
 
-    def transform(self, tokens: Tokens) -> list[Tensor]:
-        """Every layer's output [B, P + N, D] for all tokens, and after them the final norm's."""
-        return self.encode(self.with_positions(tokens), tokens.token_valid())
+    def transform(self, tokens: Tokens, layers: Iterable[int] | None = None) -> list[Tensor]:
+        """Outputs [B, P + N, D] of `layers` (all, if None) for all tokens, and after them the final norm's."""
+        return self.encode(self.with_positions(tokens), tokens.token_valid(), layers)
 
     @property
     def pad_value(self) -> float:
@@ -188,16 +189,19 @@ class PatchEncoder(TokenEncoder):
         """[B, D]: the mean over a clip's own patch tokens, `valid` [B, M], or over the prefix tokens."""
         return normed[:, : self.prefix].mean(1) if self.config.pooling == "prefix" else super().pool(normed, valid)
 
-    def forward_features(self, features: Tensor, frames: Tensor) -> Encoded:
-        """features [B, T, F] of `features()`, frames [B]."""
+    def forward_features(self, features: Tensor, frames: Tensor, layers: Iterable[int] | None = None) -> Encoded:
+        """features [B, T, F] of `features()`, frames [B]; `layers` as in `forward`."""
         tokens, _ = self.embed_patches(features, frames)
-        *outputs, normed = self.transform(tokens)
-        layers = [*outputs[:-1], normed]
+        count, numbers = self.num_layers, numbers_of(layers, self.num_layers)
+        # The last one is after the final norm.
+        before = [number for number in numbers if number < count - 1]
+        *outputs, normed = self.transform(tokens, before)
+        kept = dict(zip(numbers, [*outputs, normed], strict=False))
         # Where padding is attended to, it is still padding.
         real = columns_for(frames, self.config.patch_time, self.config.stride_time)
         return Encoded(
-            layers=tuple(x[:, self.prefix :] for x in layers),
-            prefix=tuple(x[:, : self.prefix] for x in layers if self.prefix),
+            layers=LayerOutputs(count, {n: x[:, self.prefix :] for n, x in kept.items()}),
+            prefix=LayerOutputs(count if self.prefix else 0, {n: x[:, : self.prefix] for n, x in kept.items()}),
             grid=tokens.grid,
             times=self.times(tokens.grid[1], features.device),
             valid=torch.arange(tokens.grid[1], device=features.device) < real[:, None],

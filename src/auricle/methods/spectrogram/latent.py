@@ -125,8 +125,9 @@ class LatentObjective(Objective):
         """The targets of clips, features [B, T, F] and frames [B], from one pass of the teacher over each."""
         tokens = self.encoder.placed(features, frames)
         valid = tokens.token_valid()
-        *outputs, _ = self.encoder.encode(tokens.embeddings, valid)
-        layers = [x[:, self.encoder.prefix :] for x in outputs[-self.config.latent_layers :]]
+        wanted = range(self.encoder.num_layers)[-self.config.latent_layers :]
+        *outputs, _ = self.encoder.encode(tokens.embeddings, valid, wanted)
+        layers = [x[:, self.encoder.prefix :] for x in outputs]
         targets = averaged_layers(layers, valid)
         return Outputs(targets, token_mean(targets, valid), self.patches(features, tokens.grid))
 
@@ -153,7 +154,7 @@ class LatentObjective(Objective):
         """What the student says of all tokens and of the clips, having encoded the tokens that are kept."""
         encoder, clones = self.student.encoder, self.config.latent_clones
         seen = gather(tokens.embeddings.repeat_interleave(clones, 0), kept.ids)
-        normed = encoder.encode(seen, kept.valid)[-1]
+        normed = encoder.encode(seen, kept.valid, ())[-1]
         valid = tokens.token_valid().repeat_interleave(clones, 0)
         filled = self.student.decoder(normed[:, encoder.prefix :], kept.ids, kept.valid, valid)
         student = self.student

@@ -109,7 +109,7 @@ class MaskedPatchObjective(Objective):
         """Encode with the masked tokens replaced by the mask token."""
         replaced = chosen_tokens(mask, tokens.embeddings.shape[1])
         embeddings = torch.where(replaced.unsqueeze(-1), self.mask_token.to(tokens.embeddings.dtype), tokens.embeddings)
-        normed = self.encoder.transform(Tokens(embeddings, tokens.grid, tokens.valid))[-1]
+        normed = self.encoder.transform(Tokens(embeddings, tokens.grid, tokens.valid), ())[-1]
         return Pass(normed, gather(normed[:, self.encoder.prefix :], mask.ids), mask)
 
     def draw_mask(self, tokens: Tokens, draw: Draw, stream: str) -> Mask:

@@ -7,6 +7,7 @@ Token order is frequency-major: token = row * t + column.
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -40,10 +41,11 @@ class TokenEncoder(SpectrogramEncoder):
         """Patch embeddings with positions of features [B, T, F] and frames [B] that fit the table of positions."""
 
     @abstractmethod
-    def encode(self, placed: Tensor, valid: Tensor | None = None) -> list[Tensor]:
-        """Every layer's output [B, P + M, D], and after them the final norm's, for tokens with positions [B, M, D].
+    def encode(self, placed: Tensor, valid: Tensor | None = None, layers: Iterable[int] | None = None) -> list[Tensor]:
+        """Outputs [B, P + M, D] of `layers` (all, if None), and after them the final norm's.
 
-        They may be any tokens of each clip, in their order; nothing attends to those that `valid` [B, M] excludes.
+        Tokens with positions [B, M, D] may be any of each clip, in their order; nothing attends to those that `valid`
+        [B, M] excludes.
         """
 
     def pool(self, normed: Tensor, valid: Tensor) -> Tensor:

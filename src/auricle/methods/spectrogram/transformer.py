@@ -5,6 +5,8 @@ B batch, P prefix tokens, N patch tokens, D width.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
 from auricle.methods.spectrogram.config import TransformerConfig
@@ -29,7 +31,7 @@ class TransformerEncoder(PatchEncoder):
         reset_linears(self.blocks, self.config.init_std)
         self.reset_positions()
 
-    def layers_of(self, x: Tensor, valid: Tensor | None) -> list[Tensor]:
-        """Every block's output [B, P + M, D], and after them the final norm's; nothing attends to padding."""
-        outputs = run_blocks(self.blocks, x, valid)
-        return [*outputs, self.norm(outputs[-1])]
+    def layers_of(self, x: Tensor, valid: Tensor | None, layers: Sequence[int]) -> list[Tensor]:
+        """The outputs of blocks [B, P + M, D], and after them the final norm's; nothing attends to padding."""
+        outputs, last = run_blocks(self.blocks, x, valid, layers)
+        return [*outputs, self.norm(last)]

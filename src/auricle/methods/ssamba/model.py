@@ -137,15 +137,19 @@ class SSAMBAEncoder(PatchEncoder):
                 weight /= math.sqrt(self.config.depth)
         self.reset_positions()
 
-    def layers_of(self, x: Tensor, valid: Tensor | None) -> list[Tensor]:
-        """The residual sum after each pair [B, P + M, D], and after them the final norm's."""
+    def layers_of(self, x: Tensor, valid: Tensor | None, layers: Sequence[int]) -> list[Tensor]:
+        """The residual sums after `layers`, which are pairs [B, P + M, D], and after them the final norm's."""
         if valid is None:
             valid = x.new_ones(len(x), x.shape[1] - self.prefix, dtype=torch.bool)
         order = self.order(valid)
         lengths = None if bool(valid.all()) else valid.sum(1) + self.prefix
-        stages = list(self.stages(x if order is None else take(x, order), lengths))
-        last = self.last_sum(stages[-1])
-        outputs = [stage.carried for stage in stages[1:]] + [last, self.final(last)[-1]]
+        outputs = []
+        for number, last in self.sums(x if order is None else take(x, order), lengths):
+            if number in layers:
+                outputs.append(last)
+            if number == self.num_layers - 1:
+                outputs.append(self.final(last)[-1])
+            del last
         back = None if order is None else order.argsort(1)
         return outputs if back is None else [take(output, back) for output in outputs]
 
@@ -179,6 +183,19 @@ class SSAMBAEncoder(PatchEncoder):
                 rates = [self._drop_rate(layer) for layer in range(first + size, first + 2 * size)]
                 sums = self._add(stage, rates)
                 halvings += self._doubles
+            # They are as large as all that the next stage needs.
+            del stage, hidden
+
+    def sums(self, x: Tensor, lengths: Tensor | None) -> Iterator[tuple[int, Tensor]]:
+        """Each layer's number, and the residual sum after it, as `stages` takes x; none is held longer than needed."""
+        number = -1
+        for stage in self.stages(x, lengths):
+            if number >= 0:
+                yield number, stage.carried
+            number += 1
+            if number == self.num_layers - 1:
+                yield number, self.last_sum(stage)
+            del stage
 
     def last_sum(self, stage: Stage) -> Tensor:
         """What the final norm reads: the sum after the last stage, with drop path of its own."""
@@ -283,11 +300,11 @@ class SSAMBAEncoder(PatchEncoder):
 
     def _add(self, stage: Stage, rates: Sequence[float]) -> tuple[Tensor, ...]:
         """The sum after a stage, once for each of the layers that drop it at these rates, by clips of their own."""
-        said = torch.stack(stage.hidden).sum(0) if len(stage.hidden) > 1 else stage.hidden[0]
-        said = said * math.ldexp(1.0, -(stage.halvings + self._doubles))
+        said = sum(stage.hidden[1:], stage.hidden[0])
+        scale = math.ldexp(1.0, -(stage.halvings + self._doubles))
         if not self.training or not any(rates):
-            return (stage.carried + said,) * len(rates)
-        return tuple(stage.carried + drop_path(said, rate) for rate in rates)
+            return (torch.add(stage.carried, said, alpha=scale),) * len(rates)
+        return tuple(torch.add(stage.carried, drop_path(said, rate), alpha=scale) for rate in rates)
 
 
 def drop_path(x: Tensor, rate: float) -> Tensor:

@@ -51,5 +51,5 @@ class SuperbUpstream(nn.Module):
         parts = []
         for features in self.windows(waves):
             frames = torch.full((len(features),), self.target_length, device=features.device)
-            parts.append(self.encoder.forward_features(features, frames).frames())
+            parts.append(self.encoder.forward_features(features, frames, (-1,)).frames())
         return torch.cat(parts, dim=1)[:, : math.ceil(longest / SAMPLES_PER_FRAME)]
