@@ -12,7 +12,7 @@ from torch import Tensor, library, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from auricle.errors import ConfigError
-from auricle.kernels import backends, causal_conv1d, native, scan_native, selective_scan
+from auricle.kernels import backends, causal_conv1d, native, reference, scan_native, selective_scan
 from auricle.kernels.convolution import _convolution
 from auricle.kernels.scan import _scan
 from auricle.nn.mamba import Mamba
@@ -126,6 +126,34 @@ def test_nothing_is_kept_for_a_way_back_that_is_not_asked_for(monkeypatch: pytes
         selective_scan(*[given[name].requires_grad_() for name in NAMES[:8]], True)
     selective_scan(*[given[name] for name in NAMES[:8]], True)
     assert kept == [0, 0, math.ceil(200 / scan_native.CHUNK) * 8 * 16]
+
+
+@pytest.mark.parametrize("used", ["out", "last", "both"])
+def test_without_its_registration_the_operator_is_the_same(used: str) -> None:
+    given = inputs(2, 8, 4, 40)
+    lengths = torch.tensor([40, 31])
+
+    def registered(*x: Tensor) -> tuple[Tensor, Tensor]:
+        stacked = [t if index == scan_native.Z else t[None] for index, t in enumerate(x)]
+        out, last, _ = _scan(*stacked, lengths, True, [False], True)
+        return out, last[0]
+
+    def front_door(*x: Tensor) -> tuple[Tensor, Tensor]:
+        return selective_scan(*x[:8], True, True, initial_state=x[8], lengths=lengths)
+
+    def truth(*x: Tensor) -> tuple[Tensor, Tensor]:
+        return reference.selective_scan(*x[:8], True, initial_state=x[8], lengths=lengths)
+
+    results = []
+    for scan in (registered, front_door, truth):
+        leaves = [given[name].clone().requires_grad_() for name in NAMES]
+        out, last = scan(*leaves)
+        loss = {"out": out.sum(), "last": last.square().sum(), "both": out.sum() + last.sum()}[used]
+        found = torch.autograd.grad(loss, leaves, allow_unused=True)
+        results.append([torch.zeros_like(x) if g is None else g for g, x in zip(found, leaves, strict=True)])
+    for op, door, right in zip(*results, strict=True):
+        assert torch.equal(op, door)
+        torch.testing.assert_close(door, right, rtol=1e-4, atol=1e-4)
 
 
 def test_other_kernels_can_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -81,14 +81,17 @@ def _usable(wanted: Backend, device: str) -> Backend:
     return wanted
 
 
-def numbers_only(*tensors: Tensor | None) -> bool:
-    """Whether nothing but numbers is wanted of a function of these: no gradients, no graph, no tensors that stand for
-    others. What torch's registration of an operator is for can then be left out, and the time that it takes."""
-    return (
-        not torch.is_grad_enabled()
-        and not torch.compiler.is_compiling()
-        and all(x is None or type(x) is Tensor or type(x) is torch.nn.Parameter for x in tensors)
+def eager(*tensors: Tensor | None) -> bool:
+    """Whether a function of these is computed at once: no graph is made, and no tensor stands for others. What torch's
+    registration of an operator is for can then be left out, and the time that it takes."""
+    return not torch.compiler.is_compiling() and all(
+        x is None or type(x) is Tensor or type(x) is torch.nn.Parameter for x in tensors
     )
+
+
+def numbers_only(*tensors: Tensor | None) -> bool:
+    """Whether nothing but numbers is wanted of a function of these: as `eager`, and no gradients either."""
+    return not torch.is_grad_enabled() and eager(*tensors)
 
 
 @functools.cache

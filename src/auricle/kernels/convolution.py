@@ -5,7 +5,7 @@ K filters in one call, B batch, E channels, L steps, W taps.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import ModuleType
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor, library
 
 from auricle.errors import ConfigError
 from auricle.kernels import convolution_native, reference
-from auricle.kernels.backends import backend, numbers_only
+from auricle.kernels.backends import backend, eager, numbers_only
 from auricle.kernels.layout import room
 
 MAX_TAPS = 16
@@ -74,7 +74,10 @@ def _convolve(
             f"{tuple(weight.shape)}."
         )
     if x.dtype != torch.float64 and weight.shape[-1] <= MAX_TAPS and backend(x.device.type) != "torch":
-        convolution = _convolution_numbers if numbers_only(x, weight, bias) else _convolution
+        convolution: Callable[..., Tensor] = _convolution
+        if eager(x, weight, bias):
+            keep = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias))
+            convolution = _Differentiable.apply if keep else _convolution_numbers
         return convolution(x, weight, bias, lengths, silu, list(reverse))
     offsets = [None] * len(reverse) if bias is None else list(bias)
     each = [
@@ -112,8 +115,7 @@ def _(
     return room(x.expand(len(reverse), *x.shape), x.dtype)
 
 
-@library.custom_op("auricle::causal_conv1d_backward", mutates_args=(), device_types=("cpu", "cuda"))
-def _convolution_backward(
+def _gradients(
     out_grad: Tensor,
     x: Tensor,
     weight: Tensor,
@@ -125,6 +127,11 @@ def _convolution_backward(
     """Gradients of x, weight and bias (as if there were one)."""
     x_grad, weight_grad, bias_grad = _kernels(x).backward(out_grad, x, weight, bias, lengths, silu, reverse)
     return x_grad.to(x.dtype), weight_grad.to(weight.dtype), bias_grad.to(weight.dtype if bias is None else bias.dtype)
+
+
+_convolution_backward = library.custom_op(
+    "auricle::causal_conv1d_backward", _gradients, mutates_args=(), device_types=("cpu", "cuda")
+)
 
 
 @_convolution_backward.register_fake
@@ -140,8 +147,17 @@ def _remember(ctx: torch.autograd.function.FunctionCtx, inputs: tuple, output: T
 
 def _differentiate(ctx: torch.autograd.function.FunctionCtx, out_grad: Tensor) -> tuple:
     x, weight, bias, lengths = ctx.saved_tensors  # type: ignore[attr-defined]
-    grads = _convolution_backward(out_grad, x, weight, bias, lengths, ctx.silu, ctx.reverse)  # type: ignore[attr-defined]
+    gradients = _gradients if numbers_only(out_grad, x, weight, bias) else _convolution_backward
+    grads = gradients(out_grad, x, weight, bias, lengths, ctx.silu, ctx.reverse)  # type: ignore[attr-defined]
     return (*grads[:2], None if bias is None else grads[2], None, None, None)
 
 
 _convolution.register_autograd(_differentiate, setup_context=_remember)
+
+
+class _Differentiable(torch.autograd.Function):
+    """The operator without its registration, for `eager` tensors of which some want gradients."""
+
+    forward = staticmethod(_convolution_numbers)
+    setup_context = staticmethod(_remember)
+    backward = staticmethod(_differentiate)

@@ -14,7 +14,7 @@ from torch import Tensor, library
 
 from auricle.errors import ConfigError
 from auricle.kernels import chunked, reference, scan_native
-from auricle.kernels.backends import backend, numbers_only
+from auricle.kernels.backends import backend, eager, numbers_only
 from auricle.kernels.layout import room
 
 MAX_STATES = 256
@@ -149,7 +149,9 @@ def _scans(
     assert A is not None
     if backend(u.device.type) != "torch" and A.shape[-1] <= MAX_STATES:
         keep = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)
-        scan: Callable[..., tuple[Tensor, ...]] = _scan_numbers if numbers_only(*tensors) else _scan
+        scan: Callable[..., tuple[Tensor, ...]] = _scan
+        if eager(*tensors):
+            scan = _Differentiable.apply if keep else _scan_numbers
         out, last, _ = scan(*tensors, lengths, softplus, list(reverse), keep)
         return out, last
     outs, lasts = [], []
@@ -233,8 +235,7 @@ def _(u: Tensor, delta: Tensor, A: Tensor, *rest: object) -> tuple[Tensor, Tenso
     return (room(u[0], u.dtype), *scan_native.states_like(u, A, bool(rest[-1]), _kernels(u).CHUNK))
 
 
-@library.custom_op("auricle::selective_scan_backward", mutates_args=(), device_types=("cpu", "cuda"))
-def _scan_backward(
+def _gradients(
     out_grad: Tensor,
     last_grad: Tensor,
     saved: Tensor,
@@ -260,6 +261,11 @@ def _scan_backward(
     ]
 
 
+_scan_backward = library.custom_op(
+    "auricle::selective_scan_backward", _gradients, mutates_args=(), device_types=("cpu", "cuda")
+)
+
+
 @_scan_backward.register_fake
 def _(out_grad: Tensor, last_grad: Tensor, saved: Tensor, u: Tensor, *rest: Tensor | None) -> list[Tensor]:
     def like(given: Tensor | None) -> Tensor:
@@ -278,14 +284,34 @@ def _(out_grad: Tensor, last_grad: Tensor, saved: Tensor, u: Tensor, *rest: Tens
 def _remember(ctx: torch.autograd.function.FunctionCtx, inputs: tuple, output: tuple) -> None:
     *tensors, ctx.softplus, ctx.reverse, _ = inputs  # type: ignore[attr-defined]
     ctx.save_for_backward(*tensors, output[2])
+    # Zeros for what has no gradient, as the kept states, would be made in memory that is touched for nothing.
+    ctx.set_materialize_grads(False)
 
 
-def _differentiate(ctx: torch.autograd.function.FunctionCtx, out_grad: Tensor, last_grad: Tensor, _: Tensor) -> tuple:
+def _differentiate(
+    ctx: torch.autograd.function.FunctionCtx, out_grad: Tensor | None, last_grad: Tensor | None, _: Tensor | None
+) -> tuple:
     *tensors, lengths, saved = ctx.saved_tensors  # type: ignore[attr-defined]
+    u, A = tensors[0], tensors[2]
+    if out_grad is None:
+        out_grad = torch.zeros_like(u[0])
+    if last_grad is None:
+        last_grad = saved.new_zeros(*u.shape[:3], A.shape[-1])
     options = ctx.softplus, ctx.reverse  # type: ignore[attr-defined]
-    found = _scan_backward(out_grad, last_grad, saved, *tensors, lengths, *options)
+    gradients: Callable[..., list[Tensor]] = _scan_backward
+    if numbers_only(out_grad, last_grad, *tensors):
+        gradients = _gradients
+    found = gradients(out_grad, last_grad, saved, *tensors, lengths, *options)
     grads = [None if given is None else gradient for given, gradient in zip(tensors, found, strict=True)]
     return (*grads, None, None, None, None)
 
 
 _scan.register_autograd(_differentiate, setup_context=_remember)
+
+
+class _Differentiable(torch.autograd.Function):
+    """The operator without its registration, for `eager` tensors of which some want gradients."""
+
+    forward = staticmethod(_scan_numbers)
+    setup_context = staticmethod(_remember)
+    backward = staticmethod(_differentiate)

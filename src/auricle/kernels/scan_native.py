@@ -127,11 +127,16 @@ def backward(
     return [
         u_grad,
         delta_grad,
-        parts["a_grad"].sum(1),
-        parts["b_grad"].sum(1).transpose(2, 3),
-        parts["c_grad"].sum(1).transpose(2, 3),
-        parts["skip_grad"].sum(1),
+        _total(parts["a_grad"]),
+        _total(parts["b_grad"]).transpose(2, 3),
+        _total(parts["c_grad"]).transpose(2, 3),
+        _total(parts["skip_grad"]),
         z_grad,
-        parts["bias_grad"].sum(1),
+        _total(parts["bias_grad"]),
         parts["initial_grad"],
     ]
+
+
+def _total(parts: Tensor) -> Tensor:
+    """The sum over the second dimension, of which a single part needs no pass."""
+    return parts[:, 0] if parts.shape[1] == 1 else parts.sum(1)
