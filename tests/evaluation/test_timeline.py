@@ -43,6 +43,16 @@ def test_many_classes_are_cut_to_those_that_matter() -> None:
     assert "class 59" in shown
 
 
+def test_what_sounds_has_a_lane_however_much_is_found() -> None:
+    names = [f"class {number:02}" for number in range(60)]
+    probabilities = np.full((2, 60), 0.9)
+    probabilities[:, 57] = 0.1
+    found = [(0.0, 1.0, name, 0.9) for name in names if name != "class 57"]
+    shown = lanes(timeline(None, [(0.0, 1.0, "class 57")], found, [0.0, 1.0, 2.0], probabilities, names))
+    assert len(shown) == MOST_CLASSES
+    assert "class 57" in shown
+
+
 def test_a_clip_in_which_nothing_sounds_is_said_to_be_so() -> None:
     assert len(timeline(None, [], [], EDGES, np.zeros((50, 2)), ("bell", "dog")).axes) == 0
     assert len(timeline(None, [], [], [0.0], np.zeros((0, 2)), ("bell", "dog")).axes) == 0

@@ -58,13 +58,18 @@ def timeline(
         spectrogram: [T, F] log-mel over the time of `edges`, or None.
         events, detections: each begins with onset, offset and label.
         edges: [T + 1] seconds; probabilities: [T, C].
-        classes: [C] their names; those that neither sound nor are found nor are ever likely are left out.
+        classes: [C] their names; those that neither sound nor are found nor are ever likely are left out. Of more than
+            have room, those that sound come first, then those that are found, then the likeliest.
     """
     values = np.asarray(probabilities, dtype=np.float64)
     if not values.size:
         return nothing("No frames.")
-    named = {span[2] for span in (*events, *detections)}
-    likely = sorted(range(len(classes)), key=lambda c: (classes[c] not in named, -values[:, c].max()))
+    true, named = {span[2] for span in events}, {span[2] for span in (*events, *detections)}
+
+    def matters(c: int) -> tuple[bool, bool, float]:
+        return classes[c] not in true, classes[c] not in named, -values[:, c].max()
+
+    likely = sorted(range(len(classes)), key=matters)
     shown = sorted(c for c in likely[:MOST_CLASSES] if classes[c] in named or values[:, c].max() > 0.3)
     if not shown:
         return nothing("Nothing sounds here, and nothing was found.")
@@ -132,7 +137,11 @@ def log_mel(wave: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 def add_detection(report: Report, result: Result) -> None:
     """What a page says of a detector: a table of classes, and the clips of which the result holds probabilities."""
     report.heading("Classes")
-    rows = sorted(result.per_class, key=lambda c: (c["event_f1"] is None, -(c["event_f1"] or 0.0), c["label"]))
+    # Of classes with equal scores, those that occur stand above those that were only found.
+    rows = sorted(
+        result.per_class,
+        key=lambda c: (c["event_f1"] is None, -(c["event_f1"] or 0.0), -c["events"], c["label"]),
+    )
     own = [name for name in ("threshold", "filter") if any(name in row for row in rows)]
     columns = (*SHOWN_COLUMNS, *own)
     report.table(
