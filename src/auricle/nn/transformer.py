@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from auricle.kernels import linear
+
 # Up to so many tokens, the square of their number is less to keep than what a block keeps anyway.
 PLAIN_TOKENS = 128
 
@@ -30,6 +32,14 @@ def attend(q: Tensor, k: Tensor, v: Tensor, keep: Tensor | None = None) -> Tenso
     return scores.softmax(-1) @ v
 
 
+class Linear(nn.Linear):
+    """torch's layer, by the fastest product there is (`auricle.kernels.linear`)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [..., K]: [..., N]."""
+        return linear(x, self.weight, self.bias)
+
+
 class Attention(nn.Module):
     """Multi-head self-attention: one fused qkv projection, scale (D / H) ** -0.5."""
 
@@ -38,8 +48,8 @@ class Attention(nn.Module):
         if width % heads:
             raise ValueError(f"width ({width}) must be a multiple of heads ({heads})")
         self.heads = heads
-        self.qkv = nn.Linear(width, 3 * width, bias=qkv_bias)
-        self.proj = nn.Linear(width, width)
+        self.qkv = Linear(width, 3 * width, bias=qkv_bias)
+        self.proj = Linear(width, width)
 
     def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
         """x [B, N, D]; `keep` [B, 1, 1, N] is False for tokens that nobody may attend to."""
@@ -55,8 +65,8 @@ class MLP(nn.Module):
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(width, hidden)
-        self.fc2 = nn.Linear(hidden, width)
+        self.fc1 = Linear(width, hidden)
+        self.fc2 = Linear(hidden, width)
 
     def forward(self, x: Tensor) -> Tensor:
         projected: Tensor = self.fc2(F.gelu(self.fc1(x)))
