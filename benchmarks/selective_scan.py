@@ -74,8 +74,10 @@ def numbers(length: int) -> list[Tensor]:
     return [*parts, torch.ones(CHANNELS), sequence(CHANNELS), torch.randn(CHANNELS, generator=rng) - 4]
 
 
-def work(scan: Callable[..., Tensor], kind: str, length: int) -> Callable[[], object]:
-    given = numbers(length)
+def work(
+    scan: Callable[..., Tensor], kind: str, length: int, dtype: torch.dtype = torch.float32
+) -> Callable[[], object]:
+    given = [x.to(dtype) if x.ndim == 3 else x for x in numbers(length)]
     if kind == "forward":
 
         def forward() -> Tensor:
@@ -84,7 +86,7 @@ def work(scan: Callable[..., Tensor], kind: str, length: int) -> Callable[[], ob
 
         return forward
     leaves = [x.requires_grad_() for x in given]
-    out_grad = torch.ones(1, length, CHANNELS).transpose(1, 2)
+    out_grad = torch.ones(1, length, CHANNELS, dtype=dtype).transpose(1, 2)
     return lambda: torch.autograd.grad(scan(*leaves), leaves, out_grad)
 
 
@@ -210,6 +212,23 @@ def against_the_machine(length: int, repeats: int) -> list[list[object]]:
     return rows
 
 
+def half_precision(length: int, repeats: int) -> list[list[object]]:
+    """Sequences in 16 bits, read and written by the kernels, beside converting them before and after."""
+    rows: list[list[object]] = []
+    for dtype in (torch.bfloat16, torch.float16):
+        for kind in WORK:
+
+            def converted(*tensors: Tensor, dtype: torch.dtype = dtype) -> Tensor:
+                return ours(*(x.float() for x in tensors)).to(dtype)
+
+            runs = {scan.__name__: work(scan, kind, length, dtype) for scan in (ours, converted)}
+            found = interleaved(runs, 20 * repeats, time.process_time)
+            best = {name: min(taken.seconds) for name, taken in found.items()}
+            ratio = spread(found["converted"].over(found["ours"]), 2)
+            rows.append([str(dtype)[6:], kind, *(f"{1000 * best[name]:.2f}" for name in runs), ratio])
+    return rows
+
+
 def spent(kind: str, length: int, repeats: int) -> list[list[object]]:
     """Where the time of one call goes: in the kernels, in the first touch of what they write, and around them."""
     called, again = 0.0, 0.0
@@ -316,6 +335,12 @@ def tables(options: argparse.Namespace) -> str:
         table(
             ["instructions", "work", "kernels, ms", "first touch of fresh memory, ms", "around the kernels, ms"],
             [row for kind in WORK for row in spent(kind, lengths[0], max(3, repeats))],
+        ),
+        "### In half precision",
+        f"At {lengths[0]} steps, the best of each and the median of their ratios with the least and the greatest.",
+        table(
+            ["sequences", "work", "native, ms", "converted before and after, ms", "time / native"],
+            half_precision(lengths[0], max(3, repeats)),
         ),
         "### Memory of a forward and backward pass",
         "What a fresh process grows by at its peak, tensors and gradients included.",
