@@ -17,6 +17,7 @@ from auricle.methods.spectrogram.masked import MaskedPatchObjective
 from auricle.methods.spectrogram.tokens import Tokens
 from auricle.methods.ssamba import SSAMBAConfig, SSAMBAEncoder, for_finetuning
 from auricle.methods.ssamba.model import drop_path
+from memory import Held
 
 HALF_MAX = 65504.0
 
@@ -41,6 +42,20 @@ def encoder(**changes: Any) -> SSAMBAEncoder:
 def tokens_of(network: SSAMBAEncoder, frames: int = 64, clips: int = 2) -> Tokens:
     x = torch.randn(clips, frames, network.config.mel_bins, generator=torch.Generator().manual_seed(1))
     return network.embed_patches(x, torch.full((clips,), frames))[0]
+
+
+def test_layers_that_nobody_asks_for_are_not_held() -> None:
+    network = encoder(depth=24)
+    features, frames = torch.randn(1, 640, network.config.mel_bins), torch.tensor([640])
+    most = {}
+    for layers in (None, (), (3,)):
+        with torch.no_grad(), Held() as held:
+            encoded = network.forward_features(features, frames, layers)
+        most[layers] = held.most
+    one = encoded.layers[3].numel() * features.element_size()
+    # Of the 12 outputs, the last two are there anyway while they are made.
+    assert most[None] - most[()] > 9 * one
+    assert 0 < most[(3,)] - most[()] < 2 * one
 
 
 # The residual -----------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from auricle.errors import ConfigError
 from auricle.kernels import native
@@ -82,10 +83,12 @@ def _usable(wanted: Backend, device: str) -> Backend:
 
 
 def eager(*tensors: Tensor | None) -> bool:
-    """Whether a function of these is computed at once: no graph is made, and no tensor stands for others. What torch's
-    registration of an operator is for can then be left out, and the time that it takes."""
-    return not torch.compiler.is_compiling() and all(
-        x is None or type(x) is Tensor or type(x) is torch.nn.Parameter for x in tensors
+    """Whether a function of these is computed at once: no graph is made, no tensor stands for others, and nobody counts
+    operators. What torch's registration of an operator is for can then be left out, and the time that it takes."""
+    return (
+        not torch.compiler.is_compiling()
+        and not is_in_torch_dispatch_mode()
+        and all(x is None or type(x) is Tensor or type(x) is torch.nn.Parameter for x in tensors)
     )
 
 
