@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -164,6 +165,34 @@ def test_the_kinds_of_mixers_and_norms_are_read_from_the_file(kind: Kind, rms_no
     config = imported(official_state(kind, rms_norm=rms_norm))[0].config
     assert (config.mixer, config.rms_norm) == (kind, rms_norm)  # type: ignore[attr-defined]
     assert (config.depth, config.states, config.taps, config.expand) == (4, 5, 4, 2)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "ours"),
+    [
+        ("v2", "v.layers.0.mixer.D_b", "layers.0.mixer.backward_direction.D"),
+        ("v2", "v.layers.3.mixer.D_b", "layers.3.mixer.backward_direction.D"),
+        ("v2", "v.layers.0.mixer.A_b_log", "layers.0.mixer.backward_direction.A_log"),
+        ("v1", "v.layers.0.mixer.A_b_log", "layers.0.mixer.backward_A_log"),
+        ("v2", "v.norm_f.bias", "norm.bias"),
+        ("v2", "v.layers.0.norm.bias", "layers.0.norm.bias"),
+    ],
+)
+def test_one_missing_tensor_makes_no_other_network_of_a_file(kind: Kind, name: str, ours: str) -> None:
+    state = official_state(kind)
+    del state[f"module.{name}"]
+    with pytest.raises(CheckpointError, match=rf"1 missing tensor \(encoder\.{re.escape(ours)}\)"):
+        imported(state)
+
+
+def test_a_file_that_is_a_mixture_of_kinds_is_refused() -> None:
+    # Two layers without a second direction, two with.
+    state = {n: x for n, x in official_state().items() if not re.search(r"layers\.[01]\.mixer\..*(_b\.|_b_|_b$)", n)}
+    with pytest.raises(CheckpointError, match=r"14 missing tensors \(encoder\.layers\.0\.mixer\.backward_direction"):
+        imported(state)
+    # What is asked for is taken.
+    config: Any = imported(state, mixer="none")[0].config
+    assert config.mixer == "none"
 
 
 @pytest.mark.parametrize("kind", ["v2", "v1", "none"])

@@ -8,7 +8,7 @@ authors' own scripts set, and the report says so.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -38,6 +38,8 @@ _PUBLISHED = {
 _VIM_HEAD = "ImageNet head that SSAMBA never calls"
 _LAYER = re.compile(r"layers\.(\d+)\.(mixer|norm)\.(.+)")
 _SHARED = ("in_proj.", "out_proj.")
+# What the second direction of "v2" has of its own; "v1" has `A_b_log` only.
+_OWN = re.compile(r"D_b|(conv1d|x_proj|dt_proj)_b\..+")
 
 
 def mixer_to_ours(name: str, kind: Kind) -> str:
@@ -102,7 +104,8 @@ def import_state(
     """An official state dict as ours.
 
     What the file holds is read from it: width, depth, states, patch, grid (`p_input_*`), the kind of the mixers (by
-    their second set of weights) and of the norms (by their biases). `options` are fields of SSAMBAConfig: for a
+    their second set of weights) and of the norms (by their biases), in all layers: where only some of them have such a
+    tensor, it is the others' that are missing. `options` are fields of SSAMBAConfig: for a
     fine-tuned file strides, length, input statistics and pooling have to be given (`UNKNOWN`), everything else may be.
     `mixer` and `rms_norm` may contradict the file, as the official code may: it drops the weights that it has no use
     for without a word (so its SUPERB wrapper takes LayerNorm weights as RMSNorm's), here they are reported as unused.
@@ -112,7 +115,7 @@ def import_state(
     """
     options = dict(options or {})
     file = OfficialFile(layout(), state)
-    kind, rms_norm = _mixer_kind(file.tensors), "v.norm_f.bias" not in file.tensors
+    kind, rms_norm = _mixer_kind(file.tensors), _rms_norm(file.tensors)
     assumed = file.assumed_statistics(options)
     missing = [name for name in UNKNOWN if name not in options]
     if missing and file.kind == "classifier":
@@ -131,15 +134,27 @@ def import_state(
 
 
 def _mixer_kind(tensors: Mapping[str, Tensor]) -> Kind:
-    """By the weights of the second direction in the first layer."""
-    if "v.layers.0.mixer.D_b" in tensors:
+    """The simplest kind that has a place for every mixer's weights."""
+    names = {match[3] for match in _members(tensors) if match[2] == "mixer"}
+    if any(_OWN.fullmatch(name) for name in names):
         return "v2"
-    return "v1" if "v.layers.0.mixer.A_b_log" in tensors else "none"
+    return "v1" if "A_b_log" in names else "none"
+
+
+def _rms_norm(tensors: Mapping[str, Tensor]) -> bool:
+    """Whether no norm has a bias."""
+    biased = any(match[2] == "norm" and match[3] == "bias" for match in _members(tensors))
+    return not biased and "v.norm_f.bias" not in tensors
+
+
+def _members(tensors: Mapping[str, Tensor]) -> Iterator[re.Match[str]]:
+    """Number, part and name of each tensor of a layer."""
+    return filter(None, (_LAYER.fullmatch(key.removeprefix("v.")) for key in tensors))
 
 
 def _layers(file: OfficialFile) -> dict[str, Any]:
     """The sizes of the layers."""
-    numbers = [int(m[1]) for key in file.tensors if (m := _LAYER.fullmatch(key.removeprefix("v.")))]
+    numbers = [int(match[1]) for match in _members(file.tensors)]
     rates, taps = file.tensors["v.layers.0.mixer.A_log"], file.tensors.get("v.layers.0.mixer.conv1d.weight")
     if rates.ndim != 2 or taps is None or taps.ndim != 3 or len(rates) % file.kernel[0]:
         raise CheckpointError(
@@ -160,8 +175,8 @@ def _without_use(key: str, config: SSAMBAConfig) -> str:
     part, name = (match[2], match[3]) if match else ("norm", key.removeprefix("v.norm_f."))
     if config.rms_norm and part == "norm" and name == "bias" and key.startswith("v."):
         return "RMSNorm has no bias"
-    backward = part == "mixer" and re.match(r"(A_b_log|D_b|conv1d_b|x_proj_b|dt_proj_b)", name)
-    if backward and (config.mixer == "none" or (config.mixer == "v1" and name != "A_b_log")):
+    own, shared = bool(_OWN.fullmatch(name)), name == "A_b_log"
+    if part == "mixer" and ((own and config.mixer != "v2") or (shared and config.mixer == "none")):
         return f"a mixer of kind '{config.mixer}' has no second direction of its own"
     return ""
 
