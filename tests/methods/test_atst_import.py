@@ -76,7 +76,13 @@ def test_a_training_file_becomes_the_objective_with_its_teacher(kind: str, prefi
 
 
 @KINDS
-@pytest.mark.parametrize("prefix", ["encoder.encoder.", "module.backbone.", "model.atst.", "encoder.", ""])
+@pytest.mark.parametrize(
+    "prefix",
+    [
+        *("model.teacher.encoder.", "model.student.encoder.", "encoder.encoder.", "encoder.encoder.frame_encoder."),
+        *("module.backbone.", "model.atst.", "teacher.encoder.", "student.encoder.", "encoder.", ""),
+    ],
+)
 def test_an_encoder_alone_is_known_under_all_its_names(kind: str, prefix: str) -> None:
     state = encoder_state(kind, prefix)
     imported = recognise(state, OPTIONS, "file")
@@ -89,9 +95,17 @@ def norm(kind: str) -> str:
     return "norm" if kind == "clip" else "norm_frame"
 
 
-def test_the_frame_network_of_a_combined_file_is_taken() -> None:
-    state = encoder_state("frame", "encoder.encoder.frame_encoder.")
-    assert recognise(state, OPTIONS, "file").method == "atst-frame"
+@KINDS
+@pytest.mark.parametrize("prefix", ["model.", ""])
+def test_the_student_of_a_training_file_is_the_encoder_where_it_is_alone(kind: str, prefix: str) -> None:
+    state = {name: value for name, value in training_state(kind, prefix).items() if f"{prefix}student." in name}
+    imported = recognise(state, OPTIONS, "file")
+    assert (imported.method, imported.kind) == (f"atst-{kind}", "encoder")
+    module, block = build(imported), "blocks.1.mlp.fc1.weight"
+    assert torch.equal(module.get_parameter(f"encoder.{block}"), state[f"{prefix}student.encoder.{block}"])
+    notes = {t.note for t in imported.tensors if t.use == "unused"}
+    assert not any("the student" in note for note in notes)
+    assert any("auricle takes the encoder" in note for note in notes)
 
 
 @pytest.mark.parametrize(("kind", "width"), [("clip", 48), ("frame", 24)])

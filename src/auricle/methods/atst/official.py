@@ -23,9 +23,10 @@ from auricle.nn.heads import FramePooling
 from auricle.nn.patches import frequency_major
 
 # Where the encoder is. The first one is ATST-Frame beside the classifier that it is distilled from; then come training
-# files, of which the teacher is used.
+# files, of which the teacher is used, and the student where it is alone.
 ENCODERS = (
     *("student.", "model.teacher.encoder.", "teacher.encoder.", "teacher/module.backbone."),
+    *("model.student.encoder.", "student.encoder."),
     *("encoder.encoder.frame_encoder.", "encoder.encoder.", "module.backbone.", "model.atst.", "encoder.", ""),
 )
 # Where the head of a fine-tuned file is: BatchNorm and Linear, or of ATST-Frame's detectors Linear alone; in their
@@ -285,7 +286,9 @@ class _File:
             return "head." + key.removeprefix(self.head), ""
         if self.kind == "detector" and key in self.frame_head:
             return self.frame_head[key], ""
-        return None, _why_unused(key)
+        # A student that is alone is the network, and what else is its own is of training.
+        branch = self.prefix.removesuffix("encoder.") if self.prefix.endswith("student.encoder.") else ""
+        return None, _why_unused(key.removeprefix(branch))
 
     def _encoder(self, ours: str, name: str) -> tuple[str | None, str]:
         if name == "mask_embed":
