@@ -94,8 +94,49 @@ def test_events_and_detections_are_paired_as_well_as_possible() -> None:
     # The first detection is near both events, the second near the first event only.
     truth, found = [event(1.0, 2.0), event(1.3, 2.2)], [event(1.15, 2.1), event(0.85, 1.9)]
     assert f1(collar_counts, truth, found) == 1
-    assert maximum_matching(np.array([[True, True], [True, False]])) == [1, 0]
-    assert maximum_matching(np.zeros((2, 0), dtype=bool)) == [-1, -1]
+    assert maximum_matching(np.array([[True, True], [True, False]])).tolist() == [1, 0]
+    assert maximum_matching(np.zeros((2, 0), dtype=bool)).tolist() == [-1, -1]
+
+
+def test_no_pairing_is_larger() -> None:
+    def largest(allowed: np.ndarray) -> int:
+        if not len(allowed):
+            return 0
+        rest = allowed[1:].copy()
+        sizes = [largest(rest)]
+        for column in np.flatnonzero(allowed[0]):
+            others = rest.copy()
+            others[:, column] = False
+            sizes.append(1 + largest(others))
+        return max(sizes)
+
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        allowed = rng.random((5, 4)) < rng.random()
+        partner = maximum_matching(allowed)
+        pairs = [(row, column) for row, column in enumerate(partner.tolist()) if column >= 0]
+        assert all(allowed[pair] for pair in pairs)
+        assert len({column for _, column in pairs}) == len(pairs) == largest(allowed)
+
+
+def test_thousands_of_dense_events_in_a_file_are_paired() -> None:
+    # A trill, heard 50 ms early: each event is near its neighbours' detections too, so that all of them depend on all.
+    truth = [event(1 + 0.15 * n, 1.05 + 0.15 * n) for n in range(2000)]
+    early = [event(e.onset - 0.05, e.offset - 0.05) for e in truth]
+    counts = collar_counts([truth], [early], CLASSES)
+    assert (counts.hits.sum(), counts.false_alarms.sum()) == (2000, 0)
+
+
+def test_a_threshold_is_found_for_thousands_of_dense_events() -> None:
+    truth = [event(1 + 0.16 * n, 1.08 + 0.16 * n) for n in range(1500)]
+    edges = np.arange(round(250 / 0.02) + 1) * 0.02
+    values = np.full((len(edges) - 1, 1), 0.1)
+    for e in truth:
+        first = round((e.onset - 0.06) / 0.02)
+        values[first : first + 4] = 0.9
+    counts, limits = best_collar_f1([truth], [FrameScores(values, edges)], ("dog",), thresholds=[0.05, 0.3, 0.5, 0.95])
+    assert counts.hits.sum() == 1500
+    assert 0.1 < limits[0] < 0.9
 
 
 def test_a_wrong_name_is_one_error_not_two() -> None:

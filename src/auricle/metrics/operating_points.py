@@ -140,5 +140,5 @@ def _collar_hits(spans: Floats, row: npt.NDArray[np.intp], rows: int, target: Fl
         ambiguous = np.union1d(ambiguous, np.flatnonzero((claims > 1).any(1)))
         hits = (claims > 0).sum(1).astype(np.float64)
     for k in ambiguous:
-        hits[k] = sum(column >= 0 for column in maximum_matching(near[row == k]))
+        hits[k] = (maximum_matching(near[row == k]) >= 0).sum()
     return np.stack([hits, np.bincount(row, minlength=rows) - hits], axis=1)
