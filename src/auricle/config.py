@@ -246,12 +246,7 @@ def override(
     Raises:
         ConfigError: no config has the key, or the value has the wrong type.
     """
-    groups = {name: group for config in configs for name, group in getattr(config, "COMPAT", {}).items()}
-    if groups and "compat" in assignments:
-        compat = str(assignments["compat"])
-        if compat not in groups:
-            raise ConfigError(f"{where}: compat must be {' or '.join(groups)}, got '{compat}'.")
-        assignments = {**groups[compat], **{k: v for k, v in assignments.items() if k != "compat"}}
+    assignments = spelled_out(configs, assignments, where)
     owners: dict[str, int] = {}
     for index, config in enumerate(configs):
         for field in dataclasses.fields(config):
@@ -265,6 +260,23 @@ def override(
         from_dict(type(config), {**to_dict(config), **change}, where) if change else config
         for config, change in zip(configs, changes, strict=True)
     )
+
+
+def spelled_out(
+    configs: Sequence[DataclassInstance], assignments: Mapping[str, Any], where: str = "--set"
+) -> dict[str, Any]:
+    """`assignments` with the settings that `compat` stands for in its place; those that are given by name go before.
+
+    Raises:
+        ConfigError: `compat` is none of the names that a config has.
+    """
+    groups = {name: group for config in configs for name, group in getattr(config, "COMPAT", {}).items()}
+    if not groups or "compat" not in assignments:
+        return dict(assignments)
+    compat = str(assignments["compat"])
+    if compat not in groups:
+        raise ConfigError(f"{where}: compat must be {' or '.join(groups)}, got '{compat}'.")
+    return {**groups[compat], **{k: v for k, v in assignments.items() if k != "compat"}}
 
 
 # Which schedules read a setting; those that are not here are read under all of them.

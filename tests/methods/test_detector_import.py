@@ -22,6 +22,7 @@ from auricle.interop.official import build, import_checkpoint, recognise
 from auricle.methods.asit.sequence import SequenceEncoder
 from auricle.methods.atst.config import FrameConfig
 from auricle.methods.atst.model import FrameEncoder
+from auricle.methods.base import EncoderOnly
 from auricle.nn.patches import time_major
 from auricle.tasks.detection import Detector
 from conftest import Outcome
@@ -138,6 +139,24 @@ def test_the_decibels_of_pretrainedsed_have_a_floor_of_their_own() -> None:
     assert features[pretrained_sed].min() == pytest.approx(floor, abs=1e-4)
     torch.testing.assert_close(features[pretrained_sed], features[audioset_strong].clamp(min=floor), atol=1e-4, rtol=0)
     assert features[audioset_strong].min() < floor - 0.1
+
+
+@pytest.mark.parametrize("heads", [{}, head_state("weak_head", 7)], ids=["ssl", "weak"])
+def test_networks_of_pretrainedsed_hear_as_its_detectors_do(heads: dict[str, Tensor]) -> None:
+    state = encoder_state("frame", "model.atst.") | heads | {"model.atst_mel.window": torch.zeros(3)}
+    alone = recognise(state, OPTIONS, "file")
+    assert alone.kind == "encoder"
+    assert alone.config == imported(pretrained_sed()).encoder.config
+    module, heard = build(alone).eval(), noise(0.3)
+    assert isinstance(module, EncoderOnly)
+    detector = imported(pretrained_sed())
+    with torch.no_grad():
+        torch.testing.assert_close(module.encoder(heard).pooled, detector.encoder(heard).pooled)
+    # The weights before any training of theirs may be heard as their authors do.
+    official = recognise(state, OPTIONS | {"compat": "official"}, "file").config
+    assert official == recognise(encoder_state("frame"), OPTIONS, "file").config
+    with pytest.raises(ConfigError, match="compat must be official or detector or pretrainedsed, got 'sed'"):
+        recognise(state, OPTIONS | {"compat": "sed"}, "file")
 
 
 @pytest.mark.skipif(not SEQUENCE.is_dir(), reason="no golden cases found; set AURICLE_GOLDEN to their folder")

@@ -165,7 +165,7 @@ class FrameConfig(ATSTConfig, LatentConfig):
 
     `compat` among the settings stands for the settings of that name in `COMPAT`: "official" for the authors' chunking
     and the first channel, "detector" for what their detector of AudioSet-Strong hears, "pretrainedsed" for what
-    PretrainedSED's hears.
+    PretrainedSED's networks hear.
     """
 
     COMPAT: ClassVar[Mapping[str, Mapping[str, Any]]] = {

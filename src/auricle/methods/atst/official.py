@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from auricle.config import override
+from auricle.config import override, spelled_out
 from auricle.errors import CheckpointError
 from auricle.methods.atst.config import ATSTConfig, ClipConfig, FrameConfig
 from auricle.methods.atst.stated import Stated, read_stated
@@ -32,8 +32,9 @@ ENCODERS = (
 # Where the head of a fine-tuned file is: BatchNorm and Linear, or of ATST-Frame's detectors Linear alone; in their
 # trainings on DESED with the attention that pools a clip.
 HEADS = ("head.", "linear.")
-# Where PretrainedSED's detectors have it.
+# Where PretrainedSED's detectors have it, and where all of its files have the network.
 _STRONG = "strong_head."
+_PRETRAINEDSED = "model.atst."
 _FRAME_HEAD = {"linear": "linear", "linear_softmax": "attention"}
 _ENCODER = {
     "cls_token": "cls_token",
@@ -106,18 +107,19 @@ def import_state(
     from `stated` the analysis window, mel bins, patches and the length of a view, if they are there. `options` go
     before both. Patches are 64 mel bins by 4 frames unless something says otherwise, chunks are cut as officially
     (`compat=official`, for a fine-tuned file `chunking=downstream`). A file with a head for time steps gives a
-    detector, which hears as many seconds at once as it has positions for (`compat=detector`, PretrainedSED's
-    `compat=pretrainedsed`).
+    detector, which hears as many seconds at once as it has positions for (`compat=detector`). PretrainedSED's files,
+    with that head or without, are heard as by its code (`compat=pretrainedsed`), unless `options` name another.
 
     Raises:
         CheckpointError: an unknown, missing or mis-shaped tensor, or a structure that must be given and is not.
     """
     found = variant.finds(state)
     assert found is not None
-    options = dict(options or {})
+    named = "compat" in (options or {})
+    options = spelled_out((variant.config(),), options or {})
     said = read_stated(stated or {}, options)
     file = _File(variant, state, found, said)
-    config = file.config(options)
+    config = file.config(options, {} if named else file.heard())
     for key, value in state.items():
         file.place(key, value, config)
     if file.unknown:
@@ -176,7 +178,7 @@ class _File:
                 return {name: ours for name, ours in names.items() if name in self.state}
         return {}
 
-    def config(self, options: dict[str, Any]) -> ATSTConfig:
+    def config(self, options: dict[str, Any], heard: dict[str, Any]) -> ATSTConfig:
         patch = self.state[f"{self.prefix}patch_embed.patch_embed.weight"]
         positions = self.state.get(f"{self.prefix}pos_embed")
         blocks = [int(m[1]) for key in self.state if (m := re.match(re.escape(self.prefix) + r"blocks\.(\d+)\.", key))]
@@ -197,8 +199,7 @@ class _File:
             "depth": 1 + max(blocks),
             "heads": _RELEASED_HEADS.get(width, 1),
             **self.variant.config.COMPAT["official"],
-            **({"chunking": "downstream"} if self.kind == "classifier" else {}),
-            **self._heard_by_detectors(),
+            **heard,
             **self._projections(),
             **self.stated.settings,
             **options,
@@ -214,7 +215,7 @@ class _File:
         columns = (positions.shape[1] - 1) // rows
         settings.setdefault("window_frames", columns * wide + 1)
         rate, hop = (settings.get(name, getattr(config, name)) for name in ("sample_rate", "hop_samples"))
-        if self.kind == "detector":
+        if settings["chunking"] == "filled":
             settings.setdefault("window_seconds", columns * wide * hop / rate)
         if self.stated.seconds is not None and self.chunks_as_views(settings["chunking"]):
             settings |= {"chunk_frames": int(self.stated.seconds * rate / hop) + 1, **options}
@@ -233,11 +234,17 @@ class _File:
         """
         return chunking == "downstream" and (self.variant is FRAME or self.kind != "classifier")
 
-    def _heard_by_detectors(self) -> dict[str, Any]:
-        """How a detector cuts its sound, but for the length of its window."""
-        if self.kind != "detector":
+    def heard(self) -> dict[str, Any]:
+        """What the code that the file is from hears and how it cuts it, where that is not `compat=official`.
+
+        The length of its windows is that of the table of positions.
+        """
+        if self.kind == "classifier":
+            return {"chunking": "downstream"}
+        theirs = f"{_STRONG}weight" in self.frame_head or (self.variant is FRAME and self.prefix == _PRETRAINEDSED)
+        if not theirs and self.kind != "detector":
             return {}
-        group = "pretrainedsed" if f"{_STRONG}weight" in self.frame_head else "detector"
+        group = "pretrainedsed" if theirs else "detector"
         settings = {**FrameConfig.COMPAT[group], "channel": "mean", "chunk_frames": 0}
         del settings["window_seconds"]
         return settings
