@@ -38,6 +38,11 @@ def audioset_strong() -> dict[str, Tensor]:
     return encoder_state("frame", "encoder.encoder.") | head_state("head.linear", CLASSES)
 
 
+def audioset_strong_clip() -> dict[str, Tensor]:
+    """ATST-Clip after the same training, whose head reads the tokens of its last block without the class token's."""
+    return encoder_state("clip", "encoder.encoder.") | head_state("head.linear", CLASSES)
+
+
 def desed() -> dict[str, Tensor]:
     """The same on DESED, whose head also has the attention that pools a clip."""
     return audioset_strong() | head_state("head.linear_softmax", CLASSES)
@@ -49,7 +54,7 @@ def pretrained_sed() -> dict[str, Tensor]:
     return encoder_state("frame", "model.atst.") | heads | {"model.atst_mel.window": torch.zeros(3)}
 
 
-FILES = pytest.mark.parametrize("file", [audioset_strong, desed, pretrained_sed, detector_state])
+FILES = pytest.mark.parametrize("file", [audioset_strong, audioset_strong_clip, desed, pretrained_sed, detector_state])
 Files = Callable[[], dict[str, Tensor]]
 
 
@@ -126,6 +131,11 @@ def test_atst_hears_as_long_as_it_has_positions_for() -> None:
         state = encoder_state("frame", "encoder.encoder.", columns=columns) | head_state("head.linear", CLASSES)
         encoder = imported(state).encoder
         assert (encoder.window_samples, encoder.window_hop) == (samples, samples)
+
+
+def test_a_head_of_atst_clip_that_reads_clips_makes_no_detector() -> None:
+    probe = encoder_state("clip", "encoder.encoder.") | head_state("head.linear", CLASSES, width=48)
+    assert recognise(probe, OPTIONS, "file").kind == "encoder"
 
 
 def test_the_decibels_of_pretrainedsed_have_a_floor_of_their_own() -> None:

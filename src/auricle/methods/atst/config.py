@@ -18,6 +18,8 @@ from auricle.methods.spectrogram.config import LatentConfig, SpectrogramConfig
 from auricle.nn.patches import PositionInit
 
 Chunking = Literal["whole", "downstream", "scene", "filled"]
+# What published detectors hear: all clips are filled up to the same length.
+DETECTOR: Mapping[str, Any] = {"chunking": "filled", "window_seconds": 10.0}
 
 
 @dataclass(frozen=True)
@@ -143,11 +145,13 @@ class ATSTConfig(SpectrogramConfig):
 class ClipConfig(ATSTConfig):
     """ATST-Clip: two crops of a clip, each changed in its own way, are to have the same class token.
 
-    `compat=official` among the settings stands for the official chunking of `COMPAT` and for the first channel.
+    `compat` among the settings stands for the settings of that name in `COMPAT`: "official" for the authors' chunking
+    and the first channel, "detector" for what their detector of AudioSet-Strong hears.
     """
 
     COMPAT: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "official": {"channel": 0, "chunking": "downstream", "chunk_frames": 601}
+        "official": {"channel": 0, "chunking": "downstream", "chunk_frames": 601},
+        "detector": DETECTOR,
     }
 
     OFFICIAL_REST: ClassVar[bool] = True
@@ -170,8 +174,8 @@ class FrameConfig(ATSTConfig, LatentConfig):
 
     COMPAT: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "official": {"channel": 0, "chunking": "scene", "chunk_frames": 1001},
-        "detector": {"chunking": "filled", "window_seconds": 10.0},
-        "pretrainedsed": {"chunking": "filled", "window_seconds": 10.0, "least_db": -50.0},
+        "detector": DETECTOR,
+        "pretrainedsed": {**DETECTOR, "least_db": -50.0},
     }
 
     PRETEXT: ClassVar[frozenset[str]] = (

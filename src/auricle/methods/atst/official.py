@@ -29,8 +29,8 @@ ENCODERS = (
     *("model.student.encoder.", "student.encoder."),
     *("encoder.encoder.frame_encoder.", "encoder.encoder.", "module.backbone.", "model.atst.", "encoder.", ""),
 )
-# Where the head of a fine-tuned file is: BatchNorm and Linear, or of ATST-Frame's detectors Linear alone; in their
-# trainings on DESED with the attention that pools a clip.
+# Where the head of a fine-tuned file is: BatchNorm and Linear, or of detectors Linear alone; in trainings on DESED with
+# the attention that pools a clip.
 HEADS = ("head.", "linear.")
 # Where PretrainedSED's detectors have it, and where all of its files have the network.
 _STRONG = "strong_head."
@@ -151,7 +151,7 @@ class _File:
         self.unknown: list[str] = []
         self.head = next((h for h in HEADS if f"{h}linear.weight" in state and f"{h}norm.running_mean" in state), "")
         # Of a detector, what its head's tensors are called and what we call them.
-        self.frame_head: dict[str, str] = self._frame_head() if variant is FRAME and not self.head else {}
+        self.frame_head: dict[str, str] = {} if self.head else self._frame_head()
         attends = "head.attention.weight" in self.frame_head.values()
         self.pooling: FramePooling = "attention" if attends else "linear_softmax"
         # Of a training file, what stands before "teacher." and "student.".
@@ -170,13 +170,19 @@ class _File:
     def _frame_head(self) -> dict[str, str]:
         """Our names of the tensors of a head for time steps, by those of the file; none without one."""
         parts = ("weight", "bias")
-        if f"{_STRONG}weight" in self.state:
+        if self.variant is FRAME and f"{_STRONG}weight" in self.state:
             return {f"{_STRONG}{part}": f"head.linear.{part}" for part in parts}
         for head in HEADS:
-            if f"{head}linear.weight" in self.state:
+            weight = self.state.get(f"{head}linear.weight")
+            # ATST-Clip's classifiers read the class token beside the mean, its detectors what Frame's do.
+            if weight is not None and (self.variant is FRAME or self._reads_steps(weight)):
                 names = {f"{head}{n}.{p}": f"head.{ours}.{p}" for n, ours in _FRAME_HEAD.items() for p in parts}
                 return {name: ours for name, ours in names.items() if name in self.state}
         return {}
+
+    def _reads_steps(self, weight: Tensor) -> bool:
+        """Whether a head is as wide as a time step of the published networks, which have one row of patches."""
+        return weight.shape[-1] == len(self.state[f"{self.prefix}patch_embed.patch_embed.weight"])
 
     def config(self, options: dict[str, Any], heard: dict[str, Any]) -> ATSTConfig:
         patch = self.state[f"{self.prefix}patch_embed.patch_embed.weight"]
@@ -241,11 +247,11 @@ class _File:
         """
         if self.kind == "classifier":
             return {"chunking": "downstream"}
-        theirs = f"{_STRONG}weight" in self.frame_head or (self.variant is FRAME and self.prefix == _PRETRAINEDSED)
+        theirs = self.variant is FRAME and (f"{_STRONG}weight" in self.frame_head or self.prefix == _PRETRAINEDSED)
         if not theirs and self.kind != "detector":
             return {}
         group = "pretrainedsed" if theirs else "detector"
-        settings = {**FrameConfig.COMPAT[group], "channel": "mean", "chunk_frames": 0}
+        settings = {**self.variant.config.COMPAT[group], "channel": "mean", "chunk_frames": 0}
         del settings["window_seconds"]
         return settings
 
