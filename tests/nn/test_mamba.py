@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from auricle.errors import ConfigError
 from auricle.methods.ssamba.official import mixer_to_ours
 from auricle.nn import mamba
 from auricle.nn.mamba import Kind, Mamba
@@ -130,6 +131,14 @@ def test_tiles_equal_the_whole_under_autocast(monkeypatch: pytest.MonkeyPatch) -
         want = whole(mixer, x)
     assert tiled.dtype == torch.bfloat16
     torch.testing.assert_close(tiled, want)
+
+
+@pytest.mark.parametrize("grad", [False, True])
+def test_no_rows_give_none_and_no_tokens_are_refused(grad: bool) -> None:
+    with torch.set_grad_enabled(grad):
+        assert Mamba(24)(torch.zeros(0, 5, 24)).shape == (0, 5, 24)
+        with pytest.raises(ConfigError):
+            Mamba(24)(torch.zeros(2, 0, 24))
 
 
 def test_tiles_do_not_depend_on_the_number_of_threads() -> None:

@@ -100,7 +100,8 @@ class Mamba(nn.Module):
         Without gradients, on a CPU, one direction goes through the sequence after the other, tile by tile: of the
         length of a row there are then only what is convolved, its gate, and what the first direction says, [E, L] each.
         """
-        if x.device.type == "cpu" and not torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        tiled = x.device.type == "cpu" and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
+        if tiled and x.numel():
             rows = max(1, TILE // x.shape[1])
             valid = [None] * len(x) if lengths is None else lengths.split(rows)
             groups = [self._in_tiles(*group, reverse) for group in zip(x.split(rows), valid, strict=False)]
