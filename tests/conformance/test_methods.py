@@ -296,6 +296,15 @@ def test_an_encoder_can_be_pickled(name: str) -> None:
 
 
 @able("embed")
+def test_sounds_of_a_wrong_shape_are_refused_in_a_sentence(name: str) -> None:
+    network, wave = encoder(name), noise(encoder(name).window_samples)
+    with pytest.raises(ConfigError, match=r"waves must be \[B, S\], a row for each clip, got the shape \[\d+\];"):
+        network(wave)
+    with pytest.raises(ConfigError, match=r"a number of samples for each of 1 clip, got the shape \[2\]"):
+        network(wave[None], torch.tensor([100, 100]))
+
+
+@able("embed")
 def test_only_the_layers_that_are_asked_for_are_kept(name: str) -> None:
     network = encoder(name)
     given = padded(lengths_for(network))
@@ -316,5 +325,5 @@ def test_only_the_layers_that_are_asked_for_are_kept(name: str) -> None:
                 assert all(torch.equal(x, every[number]) for number, x in some.kept.items())
         with pytest.raises(LookupError, match="was not asked for"):
             network(*given, layers=[0]).frames(last)
-        with pytest.raises(IndexError):
+        with pytest.raises(IndexError, match=rf"no layer {last + 1} in a network of {last + 1}: layers= counts from 0"):
             network(*given, layers=[last + 1])

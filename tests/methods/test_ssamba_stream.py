@@ -77,6 +77,15 @@ def test_a_network_that_looks_ahead_is_refused(changes: dict[str, Any], named: s
         encoder(**changes).step(torch.zeros(1, 1000))
 
 
+def test_other_streams_than_before_are_refused() -> None:
+    network = encoder()
+    _, state = network.step(torch.zeros(2, 1500))
+    with pytest.raises(ConfigError, match=r"the state is that of 2 streams, got waves for 3"):
+        network.step(torch.zeros(3, 1500), state)
+    with pytest.raises(ConfigError, match=r"waves must be \[B, S\], a row for each clip, got the shape \[1500\]"):
+        network.step(torch.zeros(1500))
+
+
 def test_a_stream_ends_where_positions_end() -> None:
     network = encoder()
     waves = sound(network, 33)

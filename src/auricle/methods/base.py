@@ -23,7 +23,7 @@ from auricle.audio.read import Channel
 from auricle.config import DataclassInstance, TrainConfig
 from auricle.data.batch import Batch
 from auricle.data.labels import Task
-from auricle.errors import CheckpointError, plural
+from auricle.errors import CheckpointError, ConfigError, plural
 from auricle.methods.layers import NO_LAYERS, LayerOutputs
 from auricle.nn.collapse import effective_rank, feature_spread
 from auricle.nn.heads import FramePooling
@@ -130,6 +130,7 @@ class AudioEncoder(nn.Module, ABC):
                 `Encoded.pooled` needs none. The others' outputs take no memory where there are no gradients.
 
         Raises:
+            ConfigError: `waves` or `lengths` of another shape.
             IndexError: there is no such layer.
         """
 
@@ -138,6 +139,19 @@ class AudioEncoder(nn.Module, ABC):
         def __call__(
             self, waves: Tensor, lengths: Tensor | None = None, layers: Iterable[int] | None = None
         ) -> Encoded: ...
+
+
+def check_waves(waves: Tensor, lengths: Tensor | None = None) -> None:
+    """Raises ConfigError unless waves are [B, S] and lengths, if given, [B]."""
+    if waves.ndim != 2:
+        raise ConfigError(
+            f"waves must be [B, S], a row for each clip, got the shape {list(waves.shape)}; one clip is wave[None]."
+        )
+    if lengths is not None and lengths.shape != waves.shape[:1]:
+        raise ConfigError(
+            f"lengths must be [B], a number of samples for each of {plural(len(waves), 'clip')}, got the shape "
+            f"{list(lengths.shape)}."
+        )
 
 
 class SpectrogramEncoder(AudioEncoder):
@@ -163,6 +177,7 @@ class SpectrogramEncoder(AudioEncoder):
         """features [B, T, F] and frames [B], as `features` gives them; `layers` as in `forward`."""
 
     def forward(self, waves: Tensor, lengths: Tensor | None = None, layers: Iterable[int] | None = None) -> Encoded:
+        check_waves(waves, lengths)
         return self.forward_features(*self.features(waves, lengths), layers)
 
 

@@ -57,5 +57,12 @@ def numbers_of(layers: Iterable[int] | None, total: int) -> tuple[int, ...]:
     Raises:
         IndexError: there is no such layer.
     """
-    every = range(total)
-    return tuple(every) if layers is None else tuple(sorted({every[layer] for layer in layers}))
+    if layers is None:
+        return tuple(range(total))
+    asked = tuple(layers)
+    if wrong := [layer for layer in asked if not -total <= layer < total]:
+        raise IndexError(
+            f"there is no layer {wrong[0]} in a network of {total}: layers= counts from 0 to {total - 1}, or from the "
+            f"end by -1 to -{total}."
+        )
+    return tuple(sorted({layer % total for layer in asked}))

@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from auricle.errors import ConfigError
+from auricle.errors import ConfigError, plural
+from auricle.methods.base import check_waves
 from auricle.methods.spectrogram.encoder import PatchEncoder
 from auricle.methods.ssamba.config import SSAMBAConfig
 from auricle.nn.mamba import Mamba
@@ -223,10 +224,17 @@ class SSAMBAEncoder(PatchEncoder):
             [B, l, D], one token for each of l >= 0 time steps, and the new state.
 
         Raises:
-            ConfigError: a network that looks ahead, or a stream longer than the table of positions.
+            ConfigError: a network that looks ahead, a stream longer than the table of positions, waves of another
+                shape, or for another number of streams than `state`.
         """
         c, hop, span = self.config, self.frontend.hop_samples, self.frontend.window_samples
         self._check_stream()
+        check_waves(waves)
+        if state is not None and len(state.samples) != len(waves):
+            raise ConfigError(
+                f"the state is that of {plural(len(state.samples), 'stream')}, got waves for {len(waves)}; give every "
+                "stream in each call, or begin with state=None."
+            )
         if state is None:
             state = Stream(waves[:, :0], waves.new_zeros(len(waves), 0, c.mel_bins), 0, ())
         samples, frames = torch.cat([state.samples, waves], dim=1), state.frames
