@@ -133,7 +133,7 @@ MISTAKES: dict[tuple[str, ...], str] = {
         "speech-commands-v2, speech-commands-v1, iemocap, voxceleb1."
     ),
     ("finetune", "ssast-test", "{tones}", "--out", "x"): (
-        "'ssast-test' names a configuration (ssast-test), not weights: give a checkpoint or run directory (auricle "
+        "'ssast-test' names a configuration, not weights: give a checkpoint or run directory (auricle "
         "import FILE --out DIR makes one of a published file), or ask for random weights (--random-weights SEED, from "
         "Python random_weights=SEED)."
     ),

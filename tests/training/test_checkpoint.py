@@ -360,7 +360,7 @@ def test_tensors_that_do_not_fit_are_counted_and_named() -> None:
 def test_what_is_no_checkpoint_is_refused_with_a_hint(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="nothing: no such checkpoint or run directory"):
         ckpt.resolve(tmp_path / "nothing")
-    with pytest.raises(CheckpointError, match=r"names a configuration .*published file\)\.$"):
+    with pytest.raises(CheckpointError, match=r"names a configuration, .*published file\)\.$"):
         ckpt.resolve(Path("ssast-test"))
     (tmp_path / "model.pth").write_bytes(b"x")
     with pytest.raises(CheckpointError, match=r"is a file; convert .*auricle import"):

@@ -247,8 +247,8 @@ def build(
         module = restore(fresh, state, where, _sources(imported))
     if isinstance(module, Detector) and (gives := frame_width(module.encoder)) != reads:
         raise CheckpointError(
-            f"the head of {where} reads {reads} numbers of each time step, but its network has {gives}; correct the "
-            "--set options."
+            f"the head of {where} reads {reads} numbers of each time step, but its network has {gives}; give the "
+            "settings that it was made with by --set KEY=VALUE."
         )
     return module
 

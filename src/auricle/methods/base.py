@@ -342,6 +342,11 @@ def unknown_tensors(title: str, names: Sequence[str]) -> CheckpointError:
     return CheckpointError(f"the {title} checkpoint has {found}: {', '.join(names[:10])}.")
 
 
+def settle(options: Mapping[str, Any] | None) -> str:
+    """What to do about a file that does not fit its settings: `options` are those that the user gave."""
+    return "correct the --set options" if options else "is the file whole? If so, give its settings by --set KEY=VALUE"
+
+
 def quirks(config: MethodConfig) -> dict[str, Any]:
     """The settings of a network that follow published code (`COMPAT`) where the method's defaults do otherwise."""
     kind = type(config)

@@ -253,8 +253,9 @@ def no_such_model(name: str, fresh: str = "") -> str:
     presets = preset_names()
     near = [p for p in presets if p == name or p.startswith(f"{name}-")]
     if near:
+        which = "" if near == [name] else f" ({', '.join(near)})"
         return (
-            f"'{name}' names a configuration ({', '.join(near)}), not weights: give a checkpoint or run directory "
+            f"'{name}' names a configuration{which}, not weights: give a checkpoint or run directory "
             f"(auricle import FILE --out DIR makes one of a published file)"
             f"{f', or ask for random weights ({fresh})' if fresh else ''}."
         )

@@ -17,7 +17,7 @@ from torch import Tensor
 from auricle.config import override
 from auricle.errors import CheckpointError
 from auricle.methods.asit.config import ASiTConfig
-from auricle.methods.base import Imported, ImportedTensor, unknown_tensors
+from auricle.methods.base import Imported, ImportedTensor, settle, unknown_tensors
 from auricle.methods.spectrogram.official import PATCHES
 from auricle.methods.spectrogram.recipes import seconds
 from auricle.nn.patches import Pair, frequency_major, time_major
@@ -232,7 +232,7 @@ class _File:
             raise CheckpointError(
                 f"the file has positions for {tokens} tokens, but {config.mel_bins} mel bins x "
                 f"{config.window_frames} frames with stride {config.stride} give {config.grid[0]} x {config.grid[1]} = "
-                f"{config.grid[0] * config.grid[1]}; correct the --set options."
+                f"{config.grid[0] * config.grid[1]}; {settle(options)}."
             )
         return config
 

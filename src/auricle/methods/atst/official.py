@@ -18,7 +18,7 @@ from auricle.config import override, spelled_out
 from auricle.errors import CheckpointError
 from auricle.methods.atst.config import ATSTConfig, ClipConfig, FrameConfig
 from auricle.methods.atst.stated import Stated, read_stated
-from auricle.methods.base import Imported, ImportedTensor, unknown_tensors
+from auricle.methods.base import Imported, ImportedTensor, settle, unknown_tensors
 from auricle.nn.heads import FramePooling
 from auricle.nn.patches import frequency_major
 
@@ -215,8 +215,7 @@ class _File:
         if high * wide != area or not rows or (positions.shape[1] - 1) % rows:
             raise CheckpointError(
                 f"the file has patches of {area} values and {positions.shape[1] - 1} positions, which "
-                f"patch_freq={high}, patch_time={wide} and {rows} rows of patches do not make; correct the --set "
-                "options."
+                f"patch_freq={high}, patch_time={wide} and {rows} rows of patches do not make; {settle(options)}."
             )
         columns = (positions.shape[1] - 1) // rows
         settings.setdefault("window_frames", columns * wide + 1)

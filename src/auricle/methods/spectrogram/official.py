@@ -17,7 +17,7 @@ from torch import Tensor
 
 from auricle.config import override
 from auricle.errors import CheckpointError
-from auricle.methods.base import Imported, ImportedTensor, unknown_tensors
+from auricle.methods.base import Imported, ImportedTensor, settle, unknown_tensors
 from auricle.methods.spectrogram.config import MaskedPatchConfig
 
 C = TypeVar("C", bound=MaskedPatchConfig)
@@ -161,7 +161,7 @@ class OfficialFile:
             raise CheckpointError(
                 f"the file has positions for {tokens} tokens, but {config.mel_bins} mel bins x "
                 f"{config.window_frames} frames with stride {config.stride} give {rows} x {columns} = "
-                f"{rows * columns}; correct the --set options."
+                f"{rows * columns}; {settle(options)}."
             )
         if config.mask_count >= rows * columns - 1:
             # Only in files smaller than the released ones: keep the official share.
