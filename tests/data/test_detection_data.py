@@ -100,16 +100,16 @@ def test_a_stretch_holds_what_sounds_in_it_timed_from_its_start() -> None:
     assert events_between((DOG,), 0.0, 0.5) == ()
 
 
-def loader(path: Path, mixup: float = 0.0) -> Loader:
+def loader(path: Path, mixup: float = 0.0, clips: tuple[int, ...] = (0, 1, 2)) -> Loader:
     manifest, labels = read_data(path), labels_of(path)
     return Loader(
-        [manifest[i] for i in (0, 1, 2)],
+        [manifest[i] for i in clips],
         rate=RATE,
         batch_size=3,
         crop_seconds=1.0,
         seed=3,
-        targets=labels.targets((0, 1, 2), ("dog", "rain")),
-        events=labels.events[:3],
+        targets=labels.targets(clips, ("dog", "rain")),
+        events=[labels.events[i] for i in clips],
         mixup=mixup,
     )
 
@@ -141,12 +141,32 @@ def test_mixed_clips_have_the_events_of_both(scenes: Path) -> None:
         for batch, _ in zip(loader(scenes, mixup=1.0), range(20), strict=False)
         for name, events, targets in zip(batch.ids, batch.events or (), batch.targets, strict=True)  # type: ignore[arg-type]
     ]
-    with_itself = [events for name, events, _ in mixed if name == "0.wav" and events is not None]
+    with_itself = [events for name, events, _ in mixed if name == "0.wav"]
     assert with_itself
-    assert all(sum(event.label == "rain" for event in events) == 2 for events in with_itself)
+    assert all(sum(event.label == "rain" for event in events or ()) == 2 for events in with_itself)
     assert {0.0, 1.0} >= {float(x) for *_, targets in mixed for x in targets[~targets.isnan()]}
-    # A clip mixed with one of which nothing is known is itself unknown.
-    assert any(events is None and targets.isnan().all() for name, events, targets in mixed if name == "0.wav")
+
+
+def test_mixing_loses_nothing_that_is_known_of_a_clip(tmp_path: Path) -> None:
+    kinds = ("strong", "strong", "weak", "weak", "none", "none")
+    weak = {"2": "dog", "3": "rain"}
+    rows = [f"{n}.wav,train,{weak.get(str(n), '')},{kind}" for n, kind in enumerate(kinds)]
+    events = "path,onset,offset,label\n0.wav,0,3,dog\n1.wav,0,3,rain\n"
+    path = folder(tmp_path / "mixed", "\n".join(["path,split,label,annotation", *rows, ""]), events, clips=6)
+    together: dict[str, set[tuple[str, ...]]] = {}
+    for batch, _ in zip(loader(path, mixup=1.0, clips=tuple(range(6))), range(40), strict=False):
+        assert batch.events is not None
+        assert batch.targets is not None
+        for name, known, targets in zip(batch.ids, batch.events, batch.targets, strict=True):
+            kind = kinds[int(name[0])]
+            assert (known is not None) == (kind == "strong")
+            assert bool(targets.isnan().any()) == (kind == "none")
+            sounding = tuple(np.array(("dog", "rain"))[targets.numpy() == 1])
+            if known is not None:
+                assert tuple(sorted({event.label for event in known})) == sounding
+            together.setdefault(kind, set()).add(sounding)
+    both = {("dog",), ("rain",), ("dog", "rain")}
+    assert together == {"strong": both, "weak": both, "none": {()}}
 
 
 def test_a_frame_is_active_if_an_event_touches_it() -> None:

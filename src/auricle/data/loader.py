@@ -85,6 +85,7 @@ class ClipDataset:
         self.items, self.slots, self.targets, self.events = list(items), slots, targets, events
         self.partners, self.central, self.alpha = partners, central, mixup_alpha
         self.rate, self.crop, self.seed, self.mixup = rate, round(crop_seconds * rate), seed, mixup
+        self.kinds = _annotations(len(items), targets, events)
         self.cache = WaveCache(cache_mb * 2**20)
 
     def __getitem__(self, key: Key) -> Sample:
@@ -110,7 +111,9 @@ class ClipDataset:
         rng = generator(self.seed, "mixup", key.epoch, key.index, *_retry(attempt))
         if self.mixup and rng.random() < self.mixup:
             # SSAST draws the partner from the whole set and the weight from Beta(10, 10), the default (section 1.4).
-            partner, weight = int(rng.integers(len(self.items))), float(rng.beta(self.alpha, self.alpha))
+            # Clips of unlike annotation are not mixed: what is known of one of them would be lost.
+            alike = np.flatnonzero(self.kinds == self.kinds[item])
+            partner, weight = int(alike[rng.integers(len(alike))]), float(rng.beta(self.alpha, self.alpha))
             other, others_target, more = self._read_crop(partner, rng)
             wave = mix_waveforms(wave, other, weight)
             if target is not None and others_target is not None:
@@ -154,6 +157,16 @@ class ClipDataset:
             return central_crop(wave, self.crop), (len(wave) - self.crop) // 2 / self.rate
         start_sample = int(rng.integers(len(wave) - self.crop + 1))
         return wave[start_sample : start_sample + self.crop], start_sample / self.rate
+
+
+def _annotations(
+    items: int, targets: NDArray[np.float32] | None, events: Sequence[tuple[Event, ...] | None] | None
+) -> NDArray[np.int64]:
+    """What is known of each clip [items]: its events (0), only what sounds in it (1), or nothing (2); else all 0."""
+    if events is None or targets is None:
+        return np.zeros(items, dtype=np.int64)
+    timed = np.array([known is not None for known in events])
+    return np.where(timed, 0, np.where(np.isnan(targets).any(1), 2, 1))
 
 
 def _retry(attempt: int) -> tuple[int, ...]:
@@ -208,7 +221,7 @@ class Loader:
         targets: [items, C] float targets, or None.
         events: for detection, those of each item, or None where they are not known.
         cover: give long clips as many slots per epoch as crops fit into them (pretraining), instead of one.
-        mixup: probability of mixing a clip with another.
+        mixup: probability of mixing a clip with another; where `events` are known of some, with one of its own kind.
         mixup_alpha: the clip's weight is drawn from Beta(alpha, alpha).
         partners: how many other clips, drawn at random, come with each as `Batch.partners`.
         central: crop the middle of a longer clip, not a random part.
