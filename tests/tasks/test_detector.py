@@ -185,6 +185,24 @@ def test_a_teacher_follows_is_saved_and_predicts() -> None:
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("tuned_layers", [0, 1])
+def test_what_is_frozen_drops_nothing_out_in_the_teacher_either(tuned_layers: int) -> None:
+    torch.manual_seed(0)
+    config = dataclasses.replace(get_preset("atst-frame", "test").model, drop_path=0.5)  # type: ignore[type-var]
+    encoder = get_method("atst-frame").build_encoder(config)
+    width = frame_width(encoder)
+    module = Detector(encoder, CLASSES, width, freeze=True, tuned_layers=tuned_layers, consistency=1.0).train()
+    assert module.teacher is not None
+    teacher = module.teacher["encoder"]
+    assert [part.training for part in teacher.modules()] == [part.training for part in encoder.modules()]
+    assert any(part.training for part in encoder.modules()) == bool(tuned_layers)
+    if not tuned_layers:
+        heard = [network(MIXED.audio.data, MIXED.audio.lengths).frames() for network in (encoder, teacher, teacher)]
+        assert torch.equal(heard[0], heard[1])
+        assert torch.equal(heard[1], heard[2])
+    assert not any(part.training for part in module.eval().modules())
+
+
 def test_agreement_with_the_teacher_counts_more_and_more() -> None:
     module = detector(consistency=3.0, ramp=0.5, mask_freq=60)
     early, later, end = (float(module(MIXED, p)["consistency"]) for p in (0.0, 0.25, 0.5))

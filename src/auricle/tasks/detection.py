@@ -99,6 +99,8 @@ class Detector(Trainable):
         self.teacher: nn.ModuleDict | None = None
         if consistency:
             self.teacher = teacher_of(nn.ModuleDict({"encoder": encoder, "head": self.head}))
+            names = [name for name, part in encoder.named_modules() if part in self.frozen]
+            self.frozen += tuple(self.teacher["encoder"].get_submodule(name) for name in names)  # type: ignore[union-attr]
             self.register_buffer("followed", torch.zeros((), dtype=torch.int64))
 
     def settings(self) -> dict[str, Any]:
@@ -152,7 +154,7 @@ class Detector(Trainable):
         return {"loss": loss, "weight": weight, **{name: part.detach() for name, part in means.items()}}
 
     def train(self, mode: bool = True) -> Self:
-        """What is frozen stays in evaluation mode."""
+        """What is frozen stays in evaluation mode, of the teacher too."""
         super().train(mode)
         for part in self.frozen:
             part.eval()
