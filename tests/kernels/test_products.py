@@ -41,6 +41,39 @@ def test_slices_and_transposed_tensors_are_multiplied_as_they_are() -> None:
             torch.testing.assert_close(linear(part, map), F.linear(part, map))
 
 
+def test_a_bias_may_have_any_stride() -> None:
+    x, weight, _ = given(3, 7)
+    for offset in (torch.arange(10.0)[::2], torch.tensor(2.0).expand(5), torch.tensor([3.0])):
+        torch.testing.assert_close(linear(x, weight, offset), F.linear(x, weight, offset))
+
+
+@pytest.mark.parametrize(
+    ("x", "weight", "bias"),
+    [((3, 20), (5, 9), None), ((2, 3, 20), (5, 9), (5,)), ((3, 9), (5, 9), (4,)), ((3, 9), (5, 9, 1), None)],
+)
+def test_shapes_that_do_not_fit_are_told_as_torch_tells_them(
+    x: tuple[int, ...], weight: tuple[int, ...], bias: tuple[int, ...] | None
+) -> None:
+    arguments = (torch.ones(x), torch.ones(weight), None if bias is None else torch.ones(bias))
+    with pytest.raises(RuntimeError) as ours:
+        linear(*arguments)
+    with pytest.raises(RuntimeError) as theirs:
+        F.linear(*arguments)
+    assert str(ours.value) == str(theirs.value)
+
+
+def test_without_the_operator_the_product_is_torchs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is one that torch does not promise to keep."""
+    x, weight, offset = given(3, 7)
+    products._is_worth_it.cache_clear()
+    monkeypatch.setattr(torch.ops, "mkldnn", object())
+    try:
+        assert not products._is_worth_it()
+        assert torch.equal(linear(x, weight, offset), F.linear(x, weight, offset))
+    finally:
+        products._is_worth_it.cache_clear()
+
+
 def test_gradients_of_gradients_are_there() -> None:
     x, weight, offset = given(3, 7)
     second = []
@@ -84,7 +117,7 @@ def test_a_compiled_product_is_one_graph() -> None:
     torch.testing.assert_close(compiled(x, weight, offset), F.linear(x, weight, offset))
 
 
-@pytest.mark.skipif(not products._has_avx512(), reason="only AVX-512 is worth another library")
+@pytest.mark.skipif(not products._is_worth_it(), reason="only AVX-512 is worth another library")
 def test_where_it_is_worth_it_the_product_is_onednns(monkeypatch: pytest.MonkeyPatch) -> None:
     x, weight, offset = given(3, 7)
 

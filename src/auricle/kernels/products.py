@@ -24,13 +24,18 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
     Returns:
         [..., N].
+
+    Raises:
+        RuntimeError: torch's, where shapes do not fit each other.
     """
-    if not _by_onednn(x, weight, bias):
+    if not (_by_onednn(x, weight, bias) and _fit(x, weight, bias)):
         return F.linear(x, weight, bias)
     if torch.is_grad_enabled() and any(y is not None and y.requires_grad for y in (x, weight, bias)):
         differentiable: Tensor = _Linear.apply(x, weight, bias)  # type: ignore[no-untyped-call]
         return differentiable
-    product: Tensor = torch.ops.mkldnn._linear_pointwise(_dense(x), _dense(weight), bias, "none", [], "")
+    # oneDNN takes the bias for contiguous, whatever its stride.
+    offset = None if bias is None else bias.contiguous()
+    product: Tensor = torch.ops.mkldnn._linear_pointwise(_dense(x), _dense(weight), offset, "none", [], "")
     return product
 
 
@@ -62,15 +67,26 @@ class _Linear(torch.autograd.Function):
         )
 
 
+def _fit(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+    """Whether the shapes are those of `linear`: oneDNN's own words about others say nothing of shapes."""
+    wide = x.ndim > 0 and weight.ndim == 2 and x.shape[-1] == weight.shape[1]
+    return wide and (bias is None or bias.shape == weight.shape[:1])
+
+
 def _by_onednn(*given: Tensor | None) -> bool:
     return (
         all(x is None or (x.dtype == torch.float32 and x.device.type == "cpu" and x.numel() > 0) for x in given)
         and not torch.is_autocast_enabled("cpu")
         and eager(*given)
-        and _has_avx512()
+        and _is_worth_it()
     )
 
 
 @functools.cache
-def _has_avx512() -> bool:
-    return torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability() == "AVX512"
+def _is_worth_it() -> bool:
+    """Whether there is AVX-512, and the operator by which torch's compiler calls oneDNN: torch does not promise it."""
+    return (
+        torch.backends.mkldnn.is_available()
+        and torch.backends.cpu.get_cpu_capability() == "AVX512"
+        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    )
