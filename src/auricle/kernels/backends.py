@@ -12,6 +12,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from auricle.errors import ConfigError
@@ -82,12 +83,53 @@ def _usable(wanted: Backend, device: str) -> Backend:
     return wanted
 
 
+def fast(device: str) -> bool:
+    """Whether the kernels themselves, and not plain torch, compute on such a device, here and now.
+
+    Raises:
+        ConfigError: what is asked for is unknown or does not run here, or `torch.jit.trace` is at work.
+    """
+    if transformed() or backend(device) == "torch":
+        return False
+    if not torch.compiler.is_compiling() and torch._C._is_tracing():
+        raise ConfigError(
+            "torch.jit.trace cannot hold the kernels; use torch.export, or set AURICLE_KERNELS=torch, whose trace is "
+            "good for one length."
+        )
+    return True
+
+
+def transformed() -> bool:
+    """Whether a transform of torch.func (vmap, grad, jvp ...) or a derivative in forward mode is at work: they know
+    torch's own operations, not these kernels."""
+    return not torch.compiler.is_compiling() and (
+        torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+    )
+
+
+def refuse_batches(gradient: Tensor | None) -> None:
+    """For a way back.
+
+    Raises:
+        ConfigError: the gradient it got stands for many.
+    """
+    if gradient is not None and (transformed() or torch._C._functorch.is_legacy_batchedtensor(gradient)):
+        raise ConfigError(
+            "the kernels' way back takes one gradient at a time; leave out is_grads_batched and vectorize, or take "
+            "torch.func for all of it (vjp, jacrev), which goes by plain torch."
+        )
+
+
 def eager(*tensors: Tensor | None) -> bool:
-    """Whether a function of these is computed at once: no graph is made, no tensor stands for others, and nobody counts
-    operators. What torch's registration of an operator is for can then be left out, and the time that it takes."""
+    """Whether a function of these is computed at once, and of numbers: no graph is made, no transform is at work, no
+    tensor stands for others, and nobody looks on or counts. What torch's registration of an operator is for can then be
+    left out, and the time that it takes."""
     return (
         not torch.compiler.is_compiling()
+        and not transformed()
+        and not torch._C._is_tracing()
         and not is_in_torch_dispatch_mode()
+        and not torch._C._is_torch_function_mode_enabled()
         and all(x is None or type(x) is Tensor or type(x) is torch.nn.Parameter for x in tensors)
     )
 

@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from auricle.kernels.backends import transformed
+
 CHUNK = 64
 
 
@@ -38,11 +40,13 @@ def selective_scan(
         d = torch.where(valid, d, 0.0)
     state = u.new_zeros(*u.shape[:2], A.shape[1]) if initial_state is None else initial_state
     pieces = []
+    # torch.func's transforms know no checkpoints.
+    again = torch.is_grad_enabled() and not transformed()
     starts = range(0, u.shape[2], CHUNK)
     for start in reversed(starts) if reverse else starts:
         part = slice(start, start + CHUNK)
         arguments = (d[:, :, part], u[:, :, part], A, B[:, :, part], C[:, :, part], state, reverse)
-        if torch.is_grad_enabled():
+        if again:
             y, state = checkpoint(_chunk, *arguments, use_reentrant=False, preserve_rng_state=False)
         else:
             y, state = _chunk(*arguments)

@@ -13,7 +13,7 @@ from torch import Tensor, library
 
 from auricle.errors import ConfigError
 from auricle.kernels import convolution_native, reference
-from auricle.kernels.backends import backend, eager, numbers_only
+from auricle.kernels.backends import backend, eager, fast, numbers_only, refuse_batches
 from auricle.kernels.layout import room
 
 MAX_TAPS = 16
@@ -73,9 +73,9 @@ def _convolve(
             f"x must be [B, E, L] and weight [E, W], for both directions [2, E, W]; got {tuple(x.shape)} and "
             f"{tuple(weight.shape)}."
         )
-    if x.dtype != torch.float64 and weight.shape[-1] <= MAX_TAPS and backend(x.device.type) != "torch":
+    if x.dtype != torch.float64 and weight.shape[-1] <= MAX_TAPS and fast(x.device.type):
         convolution: Callable[..., Tensor] = _convolution
-        if eager(x, weight, bias):
+        if eager(x, weight, bias, lengths):
             keep = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias))
             convolution = _Differentiable.apply if keep else _convolution_numbers
         return convolution(x, weight, bias, lengths, silu, list(reverse))
@@ -146,6 +146,7 @@ def _remember(ctx: torch.autograd.function.FunctionCtx, inputs: tuple, output: T
 
 
 def _differentiate(ctx: torch.autograd.function.FunctionCtx, out_grad: Tensor) -> tuple:
+    refuse_batches(out_grad)
     x, weight, bias, lengths = ctx.saved_tensors  # type: ignore[attr-defined]
     gradients = _gradients if numbers_only(out_grad, x, weight, bias) else _convolution_backward
     grads = gradients(out_grad, x, weight, bias, lengths, ctx.silu, ctx.reverse)  # type: ignore[attr-defined]

@@ -14,7 +14,7 @@ from torch import Tensor, library
 
 from auricle.errors import ConfigError
 from auricle.kernels import chunked, reference, scan_native
-from auricle.kernels.backends import backend, eager, numbers_only
+from auricle.kernels.backends import backend, eager, fast, numbers_only, refuse_batches
 from auricle.kernels.layout import room
 
 MAX_STATES = 256
@@ -121,7 +121,7 @@ def bidirectional_scan(
     """
     per_direction = {"u": u, "delta": delta, "A": A, "B": B, "C": C, "D": D, "delta_bias": delta_bias}
     for name, x in per_direction.items():
-        if x is not None and (x.ndim == 0 or len(x) != 2):
+        if x is not None and (x.ndim == 0 or x.shape[0] != 2):
             raise ConfigError(f"{name} must hold two directions in its first dimension, got {tuple(x.shape)}.")
     if B.ndim != 4 or C.ndim != 4:
         raise ConfigError("B and C of two directions must be [2, B, S, L].")
@@ -147,10 +147,10 @@ def _scans(
     u, A = tensors[0], tensors[2]
     assert u is not None
     assert A is not None
-    if backend(u.device.type) != "torch" and A.shape[-1] <= MAX_STATES:
+    if A.shape[-1] <= MAX_STATES and fast(u.device.type):
         keep = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)
         scan: Callable[..., tuple[Tensor, ...]] = _scan
-        if eager(*tensors):
+        if eager(*tensors, lengths):
             scan = _Differentiable.apply if keep else _scan_numbers
         out, last, _ = scan(*tensors, lengths, softplus, list(reverse), keep)
         return out, last
@@ -291,6 +291,7 @@ def _remember(ctx: torch.autograd.function.FunctionCtx, inputs: tuple, output: t
 def _differentiate(
     ctx: torch.autograd.function.FunctionCtx, out_grad: Tensor | None, last_grad: Tensor | None, _: Tensor | None
 ) -> tuple:
+    refuse_batches(out_grad)
     *tensors, lengths, saved = ctx.saved_tensors  # type: ignore[attr-defined]
     u, A = tensors[0], tensors[2]
     if out_grad is None:
