@@ -42,7 +42,8 @@ def text(points: Sequence[Point], threads: int, picture: str) -> str:
         "what a fresh process grows by at its peak, from after a pass over a very short clip; a time is the median of "
         f"up to three passes{', in CPU time' if threads == 1 and not torch.cuda.is_available() else ''}.",
         f"*Slanted* figures were not run: a pass would take more than {MOST_SECONDS:.0f} s or {MOST_MB / 1000:.0f} GB, "
-        "so they follow from the two lengths before them by a power law whose exponent lies between 1 and 2.",
+        "so they follow from the two lengths before them by a power law whose exponent lies between 1 and 2. What took "
+        "longer than that at the second length has a first figure only.",
         f"![Seconds and memory by tokens, double logarithmic]({picture})",
         *summary(points),
         "The scan by itself, beside a loop, llama.cpp and what the machine could do: [kernels](kernels.md#measured).",
@@ -62,12 +63,19 @@ def grouped(points: Sequence[Point]) -> dict[tuple[str, int, bool], list[Point]]
 
 
 def lines(points: Sequence[Point]) -> dict[str, list[Point]]:
-    """The points with figures of each contestant, by length."""
+    """The points with figures of each contestant, by length. What follows from a single length is left out: how time
+    and memory grow is then not known."""
     found: dict[str, list[Point]] = {}
     for point in points:
         if point.seconds:
             found.setdefault(point.series.contestant, []).append(point)
-    return {name: sorted(own, key=lambda p: p.tokens) for name, own in found.items()}
+    by_length = {name: sorted(own, key=lambda p: p.tokens) for name, own in found.items()}
+    return {name: own if len(ran(own)) > 1 else ran(own) for name, own in by_length.items()}
+
+
+def ran(points: Sequence[Point]) -> list[Point]:
+    """Those that were not predicted."""
+    return [p for p in points if not p.predicted]
 
 
 def lengths(points: Sequence[Point]) -> str:
@@ -114,7 +122,17 @@ def summary(points: Sequence[Point]) -> list[str]:
                 f"- {work}, {size}: operation by operation, as the official code computes on a CPU, it takes "
                 f"{ratio:.0f} times as long at {LOOP_TOKENS:,} tokens."
             )
+        said += growth(ran(by_name[SSAMBA]), size, batch) if training else []
     return ["\n".join(said)] if said else []
+
+
+def growth(run: Sequence[Point], size: str, batch: int) -> list[str]:
+    """How training memory grows with the length, from the middle one on, where the network's own part is small."""
+    first, last = run[len(run) // 2], run[-1]
+    if first is last:
+        return []
+    more = f"{last.tokens / first.tokens:.1f} times the tokens ({first.tokens:,} to {last.tokens:,})"
+    return [f"- training, {size}, batch {batch}: for {more} SSAMBA takes {last.mb / first.mb:.1f} times the memory."]
 
 
 def clause(ours: Sequence[Point], theirs: Sequence[Point], name: str) -> str:
@@ -172,7 +190,7 @@ def _panel(axes: Axes, found: Mapping[str, Sequence[Point]], names: Sequence[str
     for name, points in found.items():
         index = names.index(name)
         colour, marker = PALETTE[index % len(PALETTE)], MARKERS[index % len(MARKERS)]
-        run = [p for p in points if not p.predicted]
+        run = ran(points)
         guessed = [*run[-1:], *(p for p in points if p.predicted)]
         style = {"color": colour, "marker": marker, "markersize": 4, "linewidth": 1.4}
         axes.plot([p.tokens for p in run], [getattr(p, field) for p in run], label=name, **style)  # type: ignore[arg-type]
