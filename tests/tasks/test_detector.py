@@ -103,9 +103,30 @@ def test_a_teacher_may_have_other_time_steps() -> None:
 
 def test_a_teacher_that_does_not_fit_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"tells apart 2 classes \(bell, cat, ...\)"):
-        FrameDistillation(other_detector("ssast", ("bell", "cat")), 0.5).check(detector())
+        FrameDistillation(other_detector("ssast", ("bell", "cat")), 0.5).check(detector(), 0.5)
     with pytest.raises(ConfigError, match="hears 8000 Hz, the network 16000 Hz"):
-        FrameDistillation(other_detector("ssast", sample_rate=8000), 0.5).check(detector())
+        FrameDistillation(other_detector("ssast", sample_rate=8000), 0.5).check(detector(), 0.5)
+    teacher = FrameDistillation(other_detector("atst-frame", window_seconds=0.4), 0.5)
+    # A window is whole time steps, which a crop need not be.
+    teacher.check(detector(), 0.43)
+    with pytest.raises(
+        ConfigError, match=r"hears 0\.4 s at once, less than crop_seconds=0\.5; give --set crop_seconds=0\.4"
+    ):
+        teacher.check(detector(), 0.5)
+
+
+@torch.no_grad()
+def test_a_teacher_hears_a_crop_that_ends_a_little_after_its_window() -> None:
+    # 20 ms beyond the positions of a network that refuses longer sound.
+    teacher = other_detector("asit", position_layout="swapped", sequence_steps=24)
+    window = teacher.encoder.window_samples
+    longer = batch((STRONG,), [[0, 1]], [window + 320])
+    with pytest.raises(ConfigError, match="at once"):
+        teacher.encoder(longer.audio.data, longer.audio.lengths)
+    student = taught(1.0, teacher)
+    encoded = student.encoder(longer.audio.data, longer.audio.lengths)
+    said = teacher.eval().head(teacher.encoder(longer.audio.data[:, :window]).frames())[0].sigmoid()
+    torch.testing.assert_close(student.frame_targets(longer, encoded)[:, 0], said[:, 0])
 
 
 def test_only_what_is_known_is_learned_from() -> None:

@@ -97,6 +97,10 @@ def test_a_detector_learns_from_another_one_that_is_not_kept_with_it(tmp_path: P
     assert weights.keys() == without.keys()
     assert any(not np.array_equal(weights[name], without[name]) for name in weights)
     assert auricle.load(run).detector is not None
+    deaf = {**with_teacher, "settings": {**with_teacher["settings"], "crop_seconds": 2.0}}
+    with pytest.raises(ConfigError, match=r"the teacher hears .* s at once, less than crop_seconds=2; give"):
+        auricle.finetune("atst-frame-test", data, tmp_path / "deaf", **deaf)
+    assert not (tmp_path / "deaf").exists()
     with pytest.raises(CheckpointError, match="is a detector checkpoint; fine-tune it on the same labels first"):
         auricle.finetune(
             "atst-frame-test", data, tmp_path / "clips", teacher=teacher, settings={"distil": 0.5}, label="split",

@@ -119,21 +119,30 @@ class FrameDistillation:
         self.teacher = teacher.requires_grad_(False).eval()
         self.weight = weight
 
-    def check(self, student: Detector) -> None:
-        """Raises ConfigError where the student cannot learn from the teacher."""
+    def check(self, student: Detector, crop_seconds: float) -> None:
+        """Raises ConfigError where the student cannot learn from the teacher on crops of `crop_seconds`."""
         check_classes(student.classes, self.teacher.classes)
         ours, theirs = (network.encoder.sample_rate for network in (student, self.teacher))
         if ours != theirs:
             raise ConfigError(f"the teacher hears {theirs} Hz, the network {ours} Hz; both must have the same rate.")
+        # Windows are whole time steps, so the teacher's may end within the last one of a crop.
+        window = self.teacher.encoder.window_samples / theirs
+        if crop_seconds - window > 1 / self.teacher.encoder.frame_rate:
+            raise ConfigError(
+                f"the teacher hears {window:g} s at once, less than crop_seconds={crop_seconds:g}; give --set "
+                f"crop_seconds={window:g}, or a teacher that hears more."
+            )
 
     @torch.no_grad()
     def targets(self, labels: Tensor, batch: Batch, encoded: Encoded) -> Tensor:
         """Targets [B, t, C]: those of the labels, mixed with what the teacher says at the nearest of its time steps.
 
-        The teacher hears the batch as it is, without the student's SpecAugment.
+        The teacher hears the batch as it is, as far as its window goes, without the student's SpecAugment.
         """
         encoder, head = self.teacher.to(labels.device).predictor
-        heard = encoder(batch.audio.data, batch.audio.lengths, (-1,))
+        waves, lengths = batch.audio.data, batch.audio.lengths
+        window = encoder.window_samples
+        heard = encoder(waves[:, :window], lengths.clamp(max=window), (-1,))
         said = head(heard.frames())[0].float().sigmoid()
         nearest = (encoded.times[:, None] - heard.times).abs().argmin(1)
         return torch.lerp(labels, said[:, nearest], self.weight)

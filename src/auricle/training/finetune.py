@@ -410,6 +410,9 @@ def finetune(
     group = processes()
     run, console = Path(out), Console(quiet, silent=not group.first)
     device = pick_device()
+    with enough_memory(plan.train):
+        # Before there is a run directory: a teacher may not fit.
+        module = build(plan)
     with (
         enough_memory(plan.train),
         claimed(run, group, plan.manifest, plan.config() | {"workers": workers, "max_minutes": max_minutes}),
@@ -422,7 +425,6 @@ def finetune(
         report_skipped(plan.manifest, console)
         if plan.split.held_out != "test":
             console.say(f"'{plan.split.held_out}' is held out of the training; choose another with --held-out.")
-        module = build(plan)
         loader = build_loader(plan, workers, group)
         watch = validation(plan, device)
         average = None

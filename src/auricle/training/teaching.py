@@ -67,7 +67,7 @@ def teach(student: DistilledClassifier | DistilledDetector, teacher: ckpt.Checkp
     if isinstance(student, DistilledDetector):
         detector = ckpt.restore(lambda: build_detector(teacher), weights, path)
         student.distillation = FrameDistillation(detector, train.distil)
-        student.distillation.check(student)
+        student.distillation.check(student, train.crop_seconds)
     else:
         classifier = ckpt.restore(lambda: build_classifier(teacher), weights, path)
         student.distillation = Distillation(classifier, train.distil, train.teacher_trains)
