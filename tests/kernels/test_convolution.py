@@ -52,6 +52,44 @@ def test_both_directions_in_one_call_are_two_convolutions() -> None:
         torch.testing.assert_close(value.double(), right, rtol=1e-5, atol=1e-5)
 
 
-def test_shapes_that_do_not_fit() -> None:
-    with pytest.raises(ConfigError, match="weight"):
-        causal_conv1d(torch.zeros(1, 4, 9), torch.zeros(5, 4))
+FITTING: dict[str, Tensor] = {
+    "x": torch.zeros(2, 6, 37),
+    "weight": torch.zeros(6, 4),
+    "bias": torch.zeros(6),
+    "lengths": torch.tensor([37, 3]),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("x", torch.zeros(6, 37), r"x must be \[B, E, L\]"),
+        ("weight", torch.zeros(5, 4), "weight"),
+        ("weight", torch.zeros(6, 0), "weight"),
+        ("weight", torch.tensor(1.0), "weight"),
+        ("bias", torch.zeros(1), r"bias must have the shape \(6,\) to fit x and weight, got \(1,\)"),
+        ("bias", torch.zeros(5), "bias must have the shape"),
+        ("bias", torch.tensor(1.0), "bias must have the shape"),
+        ("lengths", torch.tensor([3]), r"lengths must have the shape \(2,\)"),
+        ("lengths", torch.tensor([3, 4, 5]), "lengths must have the shape"),
+        ("lengths", torch.tensor([3.5, 4.0]), r"lengths must be whole numbers, as of torch\.int64, not torch\.float32"),
+        ("x", torch.zeros(2, 6, 37, dtype=torch.int64), "x must be of float32"),
+        ("weight", torch.zeros(6, 4, dtype=torch.complex64), "weight must be of float32"),
+        ("bias", torch.zeros(6, device="meta"), "bias is on 'meta' and x on 'cpu'; move them to one device"),
+        ("lengths", torch.zeros(2, dtype=torch.int64, device="meta"), "lengths is on 'meta'"),
+    ],
+)
+def test_what_does_not_fit_is_refused_in_a_sentence(name: str, value: Tensor, sentence: str) -> None:
+    causal_conv1d(**FITTING)
+    with pytest.raises(ConfigError, match=sentence):
+        causal_conv1d(**FITTING | {name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"), [("weight", (6, 4)), ("weight", (3, 6, 4)), ("bias", (6,)), ("bias", (2, 5))]
+)
+def test_both_directions_have_weights_and_biases_of_their_own(name: str, shape: tuple[int, ...]) -> None:
+    both = {n: t if n in ("x", "lengths") else torch.stack([t, t]) for n, t in FITTING.items()}
+    bidirectional_conv1d(**both)
+    with pytest.raises(ConfigError, match=name):
+        bidirectional_conv1d(**both | {name: torch.zeros(shape)})

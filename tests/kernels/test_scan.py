@@ -201,3 +201,30 @@ def test_shapes_that_do_not_fit(name: str, shape: tuple[int, ...]) -> None:
     given = inputs(1, 8, 16, 30) | {name: torch.zeros(shape)}
     with pytest.raises(ConfigError, match=name):
         selective_scan(*[given[n] for n in NAMES[:8]], True)
+
+
+@pytest.mark.parametrize("name", [*NAMES[:8], "lengths"])
+def test_tensors_of_another_device_are_refused_in_a_sentence(name: str) -> None:
+    given = inputs(1, 8, 16, 30) | {"lengths": torch.tensor([30])}
+    # A device that every machine has, and whose tensors have no memory either.
+    given[name] = given[name].to("meta")
+    with pytest.raises(ConfigError, match=f"{'A' if name == 'u' else name} is on '.*' and u on '.*'; move them"):
+        selective_scan(*[given[n] for n in NAMES[:8]], True, lengths=given["lengths"])
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.complex64])
+@pytest.mark.parametrize("name", NAMES)
+def test_numbers_of_another_type_are_refused_in_a_sentence(name: str, dtype: torch.dtype) -> None:
+    given = inputs(1, 8, 16, 30)
+    given[name] = given[name].to(dtype)
+    with pytest.raises(ConfigError, match=f"{name} must be of float32, bfloat16, float16 or float64, not {dtype}"):
+        front_door(*[given[n] for n in NAMES[:8]], True, initial_state=given["initial_state"])
+
+
+def test_lengths_are_whole_numbers() -> None:
+    given = [inputs(1, 8, 16, 30)[name] for name in NAMES[:8]]
+    whole = selective_scan(*given, True, lengths=torch.tensor([17]))
+    for dtype in (torch.int32, torch.uint8):
+        assert torch.equal(selective_scan(*given, True, lengths=torch.tensor([17], dtype=dtype)), whole)
+    with pytest.raises(ConfigError, match="lengths must be whole numbers"):
+        selective_scan(*given, True, lengths=torch.tensor([17.0]))

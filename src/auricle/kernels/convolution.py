@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, library
 
 from auricle.errors import ConfigError
-from auricle.kernels import convolution_native, reference
+from auricle.kernels import arguments, convolution_native, reference
 from auricle.kernels.backends import backend, eager, fast, numbers_only, refuse_batches
 from auricle.kernels.layout import room
 
@@ -39,8 +39,9 @@ def causal_conv1d(
         [B, E, L] in the type of `x`.
 
     Raises:
-        ConfigError: shapes that do not fit each other.
+        ConfigError: shapes, types or devices that do not fit each other.
     """
+    _check(x, weight, bias, lengths, ())
     return _convolve(x, weight[None], None if bias is None else bias[None], silu, lengths, (reverse,))[0]
 
 
@@ -60,19 +61,26 @@ def bidirectional_conv1d(
         [2, B, E, L] in the type of `x` [B, E, L].
 
     Raises:
-        ConfigError: shapes that do not fit each other.
+        ConfigError: shapes, types or devices that do not fit each other.
     """
+    _check(x, weight, bias, lengths, (2,))
     return _convolve(x, weight, bias, silu, lengths, (reverse, not reverse))
+
+
+def _check(x: Tensor, weight: Tensor, bias: Tensor | None, lengths: Tensor | None, front: tuple[int, ...]) -> None:
+    """`front` is (2,) where weight and bias are those of two directions."""
+    if x.ndim != 3 or weight.shape[:-1] != (*front, x.shape[1]) or not weight.shape[-1]:
+        raise ConfigError(
+            f"x must be [B, E, L] and weight [E, W], for both directions [2, E, W]; got {tuple(x.shape)} and "
+            f"{tuple(weight.shape)}."
+        )
+    given = {"x": x, "weight": weight, "bias": bias, "lengths": lengths}
+    arguments.check(given, {"bias": weight.shape[:-1], "lengths": (x.shape[0],)}, "x and weight")
 
 
 def _convolve(
     x: Tensor, weight: Tensor, bias: Tensor | None, silu: bool, lengths: Tensor | None, reverse: Sequence[bool]
 ) -> Tensor:
-    if x.ndim != 3 or weight.ndim != 3 or weight.shape[:2] != (len(reverse), x.shape[1]):
-        raise ConfigError(
-            f"x must be [B, E, L] and weight [E, W], for both directions [2, E, W]; got {tuple(x.shape)} and "
-            f"{tuple(weight.shape)}."
-        )
     if x.dtype != torch.float64 and weight.shape[-1] <= MAX_TAPS and fast(x.device.type):
         convolution: Callable[..., Tensor] = _convolution
         if eager(x, weight, bias, lengths):

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, library
 
 from auricle.errors import ConfigError
-from auricle.kernels import chunked, reference, scan_native
+from auricle.kernels import arguments, chunked, reference, scan_native
 from auricle.kernels.backends import backend, eager, fast, numbers_only, refuse_batches
 from auricle.kernels.layout import room
 
@@ -57,14 +57,14 @@ def selective_scan(
         float32 (float64 for float64 inputs). Computed in float32 at least.
 
     Raises:
-        ConfigError: shapes that do not fit each other.
+        ConfigError: shapes, types or devices that do not fit each other.
     """
     others = {"delta": delta, "z": z, "D": D, "delta_bias": delta_bias}
     _check(u, A, {"B": B, "C": C}, others | {"initial_state": initial_state, "lengths": lengths})
     dims = {B.ndim, C.ndim}
     if u.dtype == torch.float64 or 2 in dims:
-        arguments = (u, delta, A, B, C, D, z, delta_bias, delta_softplus)
-        out, last = reference.selective_scan(*arguments, initial_state=initial_state, lengths=lengths, reverse=reverse)
+        positional = (u, delta, A, B, C, D, z, delta_bias, delta_softplus)
+        out, last = reference.selective_scan(*positional, initial_state=initial_state, lengths=lengths, reverse=reverse)
     elif 4 in dims:
         groups = math.lcm(*(x.shape[1] for x in (B, C) if x.ndim == 4))
         found = []
@@ -117,7 +117,7 @@ def bidirectional_scan(
         [B, E, L] in the type of `u`.
 
     Raises:
-        ConfigError: shapes that do not fit each other.
+        ConfigError: shapes, types or devices that do not fit each other.
     """
     per_direction = {"u": u, "delta": delta, "A": A, "B": B, "C": C, "D": D, "delta_bias": delta_bias}
     for name, x in per_direction.items():
@@ -171,7 +171,7 @@ def _check(u: Tensor, A: Tensor, maps: Mapping[str, Tensor], others: Mapping[str
     (batch, channels, length), states = u.shape, A.shape[1]
     if not length:
         raise ConfigError("a scan needs at least one step.")
-    wanted: dict[str, tuple[int, ...]] = {
+    wanted = {
         "A": (channels, states),
         "delta": (batch, channels, length),
         "z": (batch, channels, length),
@@ -180,9 +180,7 @@ def _check(u: Tensor, A: Tensor, maps: Mapping[str, Tensor], others: Mapping[str
         "initial_state": (batch, channels, states),
         "lengths": (batch,),
     }
-    for name, tensor in {"A": A, **others}.items():
-        if tensor is not None and tuple(tensor.shape) != wanted[name]:
-            raise ConfigError(f"{name} must have the shape {wanted[name]} to fit u and A, got {tuple(tensor.shape)}.")
+    arguments.check({"u": u, "A": A, **maps, **others}, wanted, "u and A")
     for name, tensor in maps.items():
         groups = tensor.shape[1] if tensor.ndim == 4 else 1
         shapes = {2: (channels, states), 3: (batch, states, length), 4: (batch, groups, states, length)}
