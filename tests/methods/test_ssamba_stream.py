@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from networks import RATE
 from torch import Tensor
 
 from auricle.errors import ConfigError
-from auricle.methods.ssamba import SSAMBAConfig, SSAMBAEncoder
+from auricle.methods.ssamba import SSAMBAConfig, SSAMBAEncoder, adapt_encoder
 
 AHEAD: dict[str, Any] = {"mixer": "none", "pairs": False, "patch_freq": 128, "stride_freq": 128}
 
@@ -91,5 +92,17 @@ def test_a_stream_ends_where_positions_end() -> None:
     waves = sound(network, 33)
     tokens, state = network.step(waves[:, : RATE // 2])
     assert tokens.shape == (2, 24, 24)
-    with pytest.raises(ConfigError, match=r"longer than the 32 time steps \(0.64 s\)"):
+    with pytest.raises(ConfigError, match=r"longer than the 32 time steps \(0.64 s\) .* longer table .*window_frames"):
         network.step(waves[:, RATE // 2 :], state)
+
+
+def test_a_longer_table_of_positions_lets_a_stream_go_on_as_a_long_clip() -> None:
+    network = encoder()
+    waves, state, said = sound(network, 90), None, []
+    # The frames that 90 steps of two cover.
+    longer = adapt_encoder(network, dataclasses.replace(network.config, window_frames=180)).eval()
+    with torch.no_grad():
+        for piece in waves.split(7000, dim=1):
+            tokens, state = longer.step(piece, state)
+            said.append(tokens)
+        torch.testing.assert_close(torch.cat(said, 1), network(waves).layers[-1], atol=1e-4, rtol=1e-4)

@@ -249,8 +249,8 @@ class SSAMBAEncoder(PatchEncoder):
         if first + new > c.grid[1]:
             raise ConfigError(
                 f"the stream is longer than the {c.grid[1]} time steps ({c.grid[1] / self.frame_rate:g} s) that this "
-                "network has positions for; begin a new one with state=None, or embed windows that overlap with "
-                "embed(..., context=SECONDS)."
+                "network has positions for; begin a new one with state=None, give the network a longer table "
+                "(window_frames, see docs/ssamba.md), or embed windows that overlap with embed(..., context=SECONDS)."
             )
         covered = frames[:, : (new - 1) * c.stride_time + c.patch_time]
         tokens = self.embed_covered(covered, torch.ones(len(waves), new, dtype=torch.bool, device=waves.device))
