@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from auricle.environment import environment
+from auricle.errors import plural
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,8 @@ def machine(threads: int) -> str:
     e = environment()
     kind = torch.backends.cpu.get_cpu_capability()
     return (
-        f"{e['cores']} cores of {e['processor']} ({kind}), {threads} threads, torch {e['torch']}, Python {e['python']}"
+        f"{plural(e['cores'], 'core')} of {e['processor']} ({kind}), {plural(threads, 'thread')}, torch {e['torch']}, "
+        f"Python {e['python']}"
     )
 
 
