@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from auricle.data.loader import Loader
 from auricle.training import pretrain
 from auricle.training.job import Job
 from auricle.training.log import Console
@@ -17,16 +16,12 @@ CPU = torch.device("cpu")
 QUIET = Console(quiet=True)
 
 
-def job_of(data: Path, run: Path, *, seed: int = 0, **settings: Any) -> Job:
+def job_of(data: Path, run: Path, *, method: str = "ssast", seed: int = 0, **settings: Any) -> Job:
     """A pretraining of preset `test`, without what surrounds the loop; a checkpoint after every step."""
-    plan = pretrain.plan("ssast", [data], preset="test", settings={"steps": 6, **settings}, seed=seed)
+    plan = pretrain.plan(method, [data], preset="test", settings={"steps": 6, **settings}, seed=seed)
     run.mkdir(exist_ok=True)
-    c = plan.train
-    loader = Loader(
-        plan.train_items, rate=16000, batch_size=c.batch_size, crop_seconds=c.crop_seconds, seed=seed, cover=True
-    )
-    config = {"kind": "pretraining", "method": "ssast", "model": {}}
-    return Job(pretrain.build(plan), loader, c, run, seed, config, checkpoint_every=1)
+    config = {"kind": "pretraining", "method": method, "model": {}}
+    return Job(pretrain.build(plan), pretrain.build_loader(plan), plan.train, run, seed, config, checkpoint_every=1)
 
 
 def weights_of(module: nn.Module) -> dict[str, Tensor]:

@@ -103,6 +103,46 @@ def test_an_overflow_in_fp16_skips_the_step_and_nothing_else(tones: Path, tmp_pa
     assert all(math.isfinite(value) for row in rows for value in row.values())
 
 
+@pytest.mark.parametrize("method", ["asit", "atst-clip"])
+def test_a_skipped_step_moves_no_centre_and_no_running_statistic(method: str, tones: Path, tmp_path: Path) -> None:
+    job = job_of(tones, tmp_path, method=method, precision="fp16")
+    batches, optimizer = iter(job.loader), build_optimizer(job.module, job.config)
+    progress = Progress(total=10)
+
+    def step() -> dict[str, float]:
+        return take_step(job, job.module, optimizer, next(batches), progress, "fp16")
+
+    overflow(job.module, 1)
+    step()
+    # Those too that checkpoints do not hold, such as the rows that a centre has noted.
+    buffers = list(job.module.buffers())
+    before, weights = [buffer.clone() for buffer in buffers], weights_of(job.module)
+    assert step()["skipped"] == 1.0
+    assert all(map(torch.equal, buffers, before))
+    assert equal(weights_of(job.module), weights)
+    assert "skipped" not in step()
+    assert not all(map(torch.equal, buffers, before))
+
+
+@pytest.mark.parametrize("method", ["asit", "atst-clip"])
+def test_a_run_resumed_after_a_skipped_step_ends_with_the_same_bits(
+    method: str, tones: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ckpt, "prune", lambda *arguments: None)
+    straight = job_of(tones, tmp_path / "straight", method=method, precision="fp16")
+    overflow(straight.module, 2)
+    train(straight, QUIET)
+    shutil.copytree(tmp_path / "straight", tmp_path / "resumed")
+    for step in (4, 5, 6):
+        shutil.rmtree(tmp_path / "resumed" / ckpt.step_name(step))
+    resumed = job_of(tones, tmp_path / "resumed", method=method, precision="fp16")
+    train(resumed, QUIET)
+    metrics = [(tmp_path / name / "metrics.jsonl").read_bytes() for name in ("straight", "resumed")]
+    assert b'"skipped": 1.0' in metrics[0]
+    assert metrics[0] == metrics[1]
+    assert equal(weights_of(straight.module), weights_of(resumed.module))
+
+
 def test_a_scale_that_collapses_stops_the_run(tones: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(steps, "LEAST_SCALE", precision.FIRST_SCALE / 4)
     job = job_of(tones, tmp_path, precision="fp16")

@@ -71,7 +71,8 @@ class Centre(nn.Module):
     """The running mean [1, K] of what a teacher says, taken off its logits so that no prototype wins always (DINO).
 
     A step's rows are noted in the forward pass, and the mean moves after the optimizer step: what a forward pass gives
-    does not depend on whether it was run before. All rows of all processes and micro-batches count alike.
+    does not depend on whether it was run before. All rows of all processes and micro-batches count alike. What was
+    noted for a step that is not taken must be dropped, as the training loop does with all buffers.
 
     Args:
         prototypes: K.

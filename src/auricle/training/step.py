@@ -43,6 +43,8 @@ def take_step(
     set_rates(optimizer, lr, weight_decay(clock, config))
     optimizer.zero_grad(set_to_none=True)
     module.train()
+    # What forward passes leave in running statistics and centres must not outlast a step that is skipped.
+    buffers = {buffer: buffer.clone() for buffer in module.buffers()} if precision == "fp16" else {}
     parts = group.gather(_backward(job, network, batch, progress, precision))
     _count_bad_files(job, parts, progress)
     for part in parts:
@@ -61,6 +63,8 @@ def take_step(
         scalars["loss_scale"] = scale
         progress.loss_scale, progress.steady = next_scale(scale, progress.steady, finite)
         if not finite and scale > LEAST_SCALE:
+            for buffer, before in buffers.items():
+                buffer.copy_(before)
             return scalars | {"skipped": 1.0}
     if not finite:
         names = ", ".join(name for part in parts for name in part.ids)
