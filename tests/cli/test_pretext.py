@@ -65,6 +65,13 @@ def test_settings_without_effect_are_refused(
     assert not (tmp_path / "run").exists()
 
 
+def test_a_method_with_one_pretext_task_says_so(tones: Path, tmp_path: Path, cli: Cli) -> None:
+    done = cli("pretrain", "atst-clip", tones, "--preset", "test", *LATENT[:2], "--out", tmp_path / "run")
+    assert done.code == 2
+    assert "atst-clip has no pretext task but that of its paper; leave out pretext." in done.err
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_checkpoint_goes_on_with_its_own_pretext_task(latent: Path, tones: Path, tmp_path: Path, cli: Cli) -> None:
     assert cli("pretrain", "asit", tones, "--init", latent, "--steps", 2, "--out", tmp_path / "more").code == 0
     assert "pretext: latent" in (tmp_path / "more" / "config.yaml").read_text()

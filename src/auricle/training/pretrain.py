@@ -127,6 +127,8 @@ def plan(
     if "pretrain" not in module.CAPABILITIES:
         raise ConfigError(f"{method} cannot be pretrained.")
     settings = dict(settings or {})
+    if "pretext" in settings and not hasattr(module.CONFIG, "pretext"):
+        raise ConfigError(f"{method} has no pretext task but that of its paper; leave out pretext.")
     if steps:
         settings["steps"] = steps
     elif "epochs" in settings:
