@@ -56,3 +56,20 @@ def assert_equal(found: dict[str, Tensor], wanted: dict[str, Tensor], share: flo
     for name, value in wanted.items():
         worst = float((found[name].double() - value.double()).abs().max())
         assert worst <= share * max(1.0, float(value.abs().max())), f"{name}: {worst}"
+
+
+def assert_padding_is_not_seen(scan: Any, given: dict[str, Tensor], junk: float, **options: Any) -> None:
+    """What is in the padding, be it no number, changes no value and no gradient, and nothing comes out there."""
+    length = given["u"].shape[-1]
+    rows = given["u"].shape[0]
+    lengths = torch.arange(rows).mul(29).remainder(length).add(1)
+    padded = (torch.arange(length) >= lengths[:, None])[:, None]
+    assert padded.any()
+    masks = {name: padded if x.ndim == 3 else padded[:, None] for name, x in given.items() if x.shape[-1] == length}
+    full = {name: x.clone().masked_fill_(masks[name], junk) if name in masks else x for name, x in given.items()}
+    wanted = gradients(scan, given, lengths=lengths, **options)
+    found = gradients(scan, full, lengths=lengths, **options)
+    for name, value in wanted.items():
+        assert torch.equal(found[name], value), name
+        if name in masks or name == "out":
+            assert not value.masked_select(masks.get(name, padded)).any(), name

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from auricle.errors import ConfigError
-from auricle.kernels import bidirectional_conv1d, causal_conv1d, reference
+from auricle.kernels import backends, bidirectional_conv1d, causal_conv1d, reference
 
 
 def gradients(convolve: Any, x: Tensor, weight: Tensor, bias: Tensor | None, **options: Any) -> list[Tensor]:
@@ -50,6 +50,23 @@ def test_both_directions_in_one_call_are_two_convolutions() -> None:
     found = gradients(bidirectional_conv1d, x, weight, bias, silu=True, lengths=lengths)
     for value, right in zip(found, wanted, strict=True):
         torch.testing.assert_close(value.double(), right, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("kernels", ["native", "torch"])
+def test_what_is_in_the_padding_is_not_seen(kernels: str, reverse: bool) -> None:
+    rng = torch.Generator().manual_seed(3)
+    x, weight, bias = (torch.randn(*shape, generator=rng) for shape in ((2, 9, 70), (9, 4), (9,)))
+    lengths = torch.tensor([66, 1])
+    padded = (torch.arange(70) >= lengths[:, None])[:, None]
+    options = {"silu": True, "lengths": lengths, "reverse": reverse}
+    with backends.use(kernels):
+        wanted = gradients(causal_conv1d, x, weight, bias, **options)
+        found = gradients(causal_conv1d, x.masked_fill(padded, float("nan")), weight, bias, **options)
+    for value, right in zip(found, wanted, strict=True):
+        assert torch.equal(value, right)
+    for value in found[:2]:
+        assert not value.masked_select(padded).any()
 
 
 FITTING: dict[str, Tensor] = {

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 import torch
-from scan_cases import NAMES, assert_equal, gradients, inputs, truth
+from scan_cases import NAMES, assert_equal, assert_padding_is_not_seen, gradients, inputs, truth
 from torch import Tensor
 
 from auricle.errors import ConfigError
-from auricle.kernels import bidirectional_scan, chunked, reference, selective_scan
+from auricle.kernels import backends, bidirectional_scan, chunked, reference, selective_scan
 
 
 def front_door(*args: Any, **options: Any) -> tuple[Tensor, Tensor]:
@@ -108,6 +108,35 @@ def test_a_padded_row_equals_the_clip_alone(instruction_set: str) -> None:
             assert torch.equal(whole["last"][row], single[1][0])
             assert not whole["out"][row, :, length:].any()
             assert not whole["u"][row, :, length:].any()
+
+
+JUNK = pytest.mark.parametrize("junk", [float("nan"), float("inf"), -float("inf"), 1e30])
+
+
+@JUNK
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("scan", [front_door, plain_torch, reference.selective_scan])
+def test_what_is_in_the_padding_is_not_seen(scan: Any, reverse: bool, junk: float) -> None:
+    assert_padding_is_not_seen(scan, inputs(3, 9, 5, 70), junk, reverse=reverse)
+
+
+@JUNK
+@pytest.mark.parametrize("groups", [{"B": 3}, {"B": 3, "C": 1}, {"C": None}])
+def test_what_is_in_the_padding_is_not_seen_by_groups_and_constants(groups: dict[str, int | None], junk: float) -> None:
+    given = inputs(3, 9, 5, 70)
+    rng = torch.Generator().manual_seed(1)
+    for name, many in groups.items():
+        given[name] = torch.randn(*((3, many, 5, 70) if many else (9, 5)), generator=rng)
+    assert_padding_is_not_seen(front_door, given, junk, reverse=True)
+    assert_padding_is_not_seen(front_door, {name: x.double() for name, x in given.items()}, junk)
+
+
+@JUNK
+def test_what_is_in_the_padding_is_not_seen_in_half_precision(junk: float) -> None:
+    given = {name: x.bfloat16() for name, x in inputs(3, 9, 5, 70).items()}
+    for kernels in ("native", "torch"):
+        with backends.use(kernels):
+            assert_padding_is_not_seen(front_door, given, junk)
 
 
 def both_ways(seed: int = 0, **changes: Tensor) -> dict[str, Tensor]:

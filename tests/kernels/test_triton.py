@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from scan_cases import NAMES, assert_equal, gradients, inputs, truth
+from scan_cases import NAMES, assert_equal, assert_padding_is_not_seen, gradients, inputs, truth
 from torch import Tensor
 
 from auricle.kernels import backends, bidirectional_conv1d, bidirectional_scan, causal_conv1d, reference, selective_scan
@@ -73,6 +73,10 @@ def test_a_row_without_steps_passes_its_state_on() -> None:
     given = inputs(2, 2, 4, 20)
     lengths = torch.tensor([0, 20])
     assert_equal(gradients(on_device, given, lengths=lengths), truth(given, lengths=lengths), SHARE)
+
+
+def test_what_is_in_the_padding_is_not_seen() -> None:
+    assert_padding_is_not_seen(on_device, inputs(2, 1, 2, 18), float("nan"), reverse=True)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

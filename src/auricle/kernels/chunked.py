@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from auricle.kernels.backends import transformed
+from auricle.kernels.reference import prepared
 
 CHUNK = 64
 
@@ -31,13 +32,7 @@ def selective_scan(
     reverse: bool,
 ) -> tuple[Tensor, Tensor]:
     """`reference.selective_scan` for B and C of shape [B, S, L]; u, delta and z in one floating-point type."""
-    d = delta if delta_bias is None else delta + delta_bias[:, None]
-    if delta_softplus:
-        d = F.softplus(d)
-    if lengths is not None:
-        # Without time, a step of padding leaves the state as it is.
-        valid = (torch.arange(u.shape[2], device=u.device) < lengths[:, None])[:, None]
-        d = torch.where(valid, d, 0.0)
+    (u, d, B, C, z), valid = prepared((u, delta, B, C, z), delta_bias, delta_softplus, lengths)
     state = u.new_zeros(*u.shape[:2], A.shape[1]) if initial_state is None else initial_state
     pieces = []
     # torch.func's transforms know no checkpoints.
@@ -56,7 +51,7 @@ def selective_scan(
         y = y + u * D[:, None]
     if z is not None:
         y = y * F.silu(z)
-    return (y if lengths is None else torch.where(valid, y, 0.0)), state
+    return (y if valid is None else torch.where(valid, y, 0.0)), state
 
 
 def _chunk(

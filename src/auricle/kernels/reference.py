@@ -6,6 +6,9 @@ returned in the type of `u`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -32,11 +35,11 @@ def selective_scan(
     """
     dtype = torch.float64 if u.dtype == torch.float64 else torch.float32
     length = u.shape[2]
-    d = delta.to(dtype) if delta_bias is None else delta.to(dtype) + delta_bias.to(dtype)[:, None]
-    if delta_softplus:
-        d = F.softplus(d)
-    x, decay_rates = u.to(dtype), A.to(dtype)
-    inputs, outputs = per_channel(B, u).to(dtype), per_channel(C, u).to(dtype)
+    rates = A.to(dtype)
+    along = [None if t is None else t.to(dtype) for t in (u, delta, B, C, z)]
+    offset = None if delta_bias is None else delta_bias.to(dtype)
+    (x, d, B, C, z), valid = prepared(along, offset, delta_softplus, lengths)
+    inputs, outputs = per_channel(B, u), per_channel(C, u)
     state = x.new_zeros(*u.shape[:2], A.shape[1]) if initial_state is None else initial_state.to(dtype)
     columns: dict[int, Tensor] = {}
     # Taken apart at once: the gradient of an index is as large as the whole, and the way back would be quadratic.
@@ -44,22 +47,43 @@ def selective_scan(
     ins, outs = inputs.unbind(3), outputs.unbind(3)
     for step in reversed(range(length)) if reverse else range(length):
         now = sizes[step]
-        new = torch.exp(now * decay_rates) * state + now * values[step] * ins[step]
-        y = (new * outs[step]).sum(-1)
-        if lengths is not None:
-            # Padding neither changes the state nor says anything.
-            real = (step < lengths)[:, None]
-            new, y = torch.where(real[..., None], new, state), torch.where(real, y, 0.0)
-        state = new
-        columns[step] = y
+        state = torch.exp(now * rates) * state + now * values[step] * ins[step]
+        columns[step] = (state * outs[step]).sum(-1)
     y = torch.stack([columns[step] for step in range(length)], dim=2)
     if D is not None:
         y = y + x * D.to(dtype)[:, None]
     if z is not None:
-        y = y * F.silu(z.to(dtype))
-    if lengths is not None:
-        y = y * (torch.arange(length, device=u.device) < lengths[:, None])[:, None]
+        y = y * F.silu(z)
+    if valid is not None:
+        y = torch.where(valid, y, 0.0)
     return y.to(u.dtype), state.to(dtype)
+
+
+def prepared(
+    sequences: Sequence[Tensor | None], delta_bias: Tensor | None, delta_softplus: bool, lengths: Tensor | None
+) -> tuple[list[Any], Tensor | None]:
+    """u, the sizes of steps, B, C and z from u, delta, B, C and z; and which steps are valid, [B, 1, L].
+
+    Zeros are put into the padding before anything is computed, so that not even what is no number there gets into a
+    value or a gradient.
+    """
+    along: list[Any] = list(sequences)
+    valid = valid_steps(lengths, along[0].shape[2])
+    if valid is not None:
+        # A constant map [E, S] has no steps.
+        masks = {3: valid, 4: valid[:, None]}
+        along = [x if x is None or x.ndim == 2 else torch.where(masks[x.ndim], x, 0.0) for x in along]
+    d = along[1] if delta_bias is None else along[1] + delta_bias[:, None]
+    if delta_softplus:
+        d = F.softplus(d)
+    # Without time, a step of padding leaves the state as it is.
+    along[1] = d if valid is None else torch.where(valid, d, 0.0)
+    return along, valid
+
+
+def valid_steps(lengths: Tensor | None, length: int) -> Tensor | None:
+    """[B, 1, L], true where there is no padding."""
+    return None if lengths is None else (torch.arange(length, device=lengths.device) < lengths[:, None])[:, None]
 
 
 def per_channel(x: Tensor, u: Tensor) -> Tensor:
@@ -85,9 +109,8 @@ def causal_conv1d(
 
     With `reverse`, it sees those after it. Steps from `lengths` [B] on are zero, going in and coming out.
     """
-    valid = None
-    if lengths is not None:
-        valid = (torch.arange(x.shape[2], device=x.device) < lengths[:, None])[:, None]
+    valid = valid_steps(lengths, x.shape[2])
+    if valid is not None:
         x = torch.where(valid, x, 0.0)
     taps = weight.shape[1]
     if reverse:
