@@ -113,21 +113,40 @@ def test_the_layers_in_the_design_are_those_that_are_enforced() -> None:
     assert [word.strip() for word in shown[1].split("→")] == re.findall(r'"(\w+)"', listed[1])[::-1]
 
 
-def test_the_tree_in_the_readme_names_files_that_are_there() -> None:
+def files_in_the_readme() -> dict[Path, set[str]]:
+    """What the README's list of files names, by folder; some of it are words."""
     (tree,) = (block for block in read_page(REPOSITORY / "README.md").blocks if "shown" in block.marks)
+    named: dict[Path, set[str]] = {}
     root = folder = REPOSITORY
     for line in re.sub(r"\([^)]*\)", "", tree.text).splitlines():
         first, *others = line.split()
         indent = len(line) - len(line.lstrip())
-        if indent <= 2:
-            # Entries of the repository, and of the folder above; lines that are further in go on with the one above.
-            root = REPOSITORY if indent == 0 else root
-            folder = root / first if first.endswith("/") else root
-            assert (root / first).exists(), line
-            if indent == 0 and not others:
-                root = folder
-        for word in others if indent <= 2 else (first, *others):
-            assert (folder / word).exists() or not word.endswith((".py", ".md", ".yml", "/")), f"{word} in: {line}"
+        if indent > 2:
+            # Goes on with the folder above.
+            named.setdefault(folder, set()).update((first, *others))
+            continue
+        root = REPOSITORY if indent == 0 else root
+        named.setdefault(root, set()).add(first)
+        folder = root / first if first.endswith("/") else root
+        named.setdefault(folder, set()).update(others)
+        if indent == 0 and not others:
+            root = folder
+    return named
+
+
+def test_the_list_of_files_in_the_readme_names_files_that_are_there() -> None:
+    for folder, words in files_in_the_readme().items():
+        names = [word for word in words if word.endswith((".py", ".md", ".yml", "/"))]
+        assert [name for name in names if not (folder / name).exists()] == [], folder
+
+
+def test_no_file_is_missing_from_the_list_in_the_readme() -> None:
+    named = files_in_the_readme()
+    # The tests are named by what they mirror, and the repository's own files are known to everyone.
+    for folder in named.keys() - {REPOSITORY, REPOSITORY / "tests"}:
+        there = {path.name for kind in ("*.py", "*.md") for path in folder.glob(kind)}
+        there |= {f"{path.name}/" for path in folder.iterdir() if any(path.glob("*.py")) or any(path.glob("*.md"))}
+        assert {name for name in there if not name.startswith("_")} - named[folder] == set(), folder
 
 
 # What checks them -------------------------------------------------------------------------------------------------
