@@ -26,7 +26,7 @@ from timing import table, write_between
 from torch import Tensor
 from triton.testing import do_bench
 
-from auricle.kernels import native, reference, scan_triton, selective_scan
+from auricle.kernels import reference, scan_triton, selective_scan
 
 ROOT = Path(__file__).parent.parent
 PAGE, PLACE = ROOT / "docs" / "kernels.md", "measured on a GPU"
@@ -146,11 +146,9 @@ def compare() -> list[list[object]]:
 
 
 def use(choice: dict[str, object]) -> None:
-    """Constants of the kernels by their names; the chunk belongs to two modules."""
+    """Constants of the kernels by their names."""
     for name, value in choice.items():
         setattr(scan_triton, name, value)
-        if name == "CHUNK":
-            native.CHUNK = value
 
 
 def compile_choice(choice: dict[str, object]) -> None:

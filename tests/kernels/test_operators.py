@@ -194,6 +194,29 @@ def test_kernels_that_cannot_run_are_refused_in_a_sentence(
         native.kernels.cache_clear()
 
 
+@pytest.mark.parametrize("name", ["ABI", "CHUNK", "BLOCK", "MAX_TAPS"])
+def test_a_library_of_other_sizes_is_not_used(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert native.kernels() is not None
+    monkeypatch.setattr(native, name, getattr(native, name) + 1)
+    native.kernels.cache_clear()
+    try:
+        assert native.kernels() is None
+    finally:
+        native.kernels.cache_clear()
+
+
+def test_a_library_of_other_structures_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Longer(native.Scan):
+        _fields_ = (("more", native.c_int64),)
+
+    monkeypatch.setattr(native, "Scan", Longer)
+    native.kernels.cache_clear()
+    try:
+        assert native.kernels() is None
+    finally:
+        native.kernels.cache_clear()
+
+
 def test_triton_that_is_not_installed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backends, "find_spec", lambda name: None)
     with backends.use("triton"), pytest.raises(ConfigError, match="triton is not installed"):

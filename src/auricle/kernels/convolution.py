@@ -15,8 +15,7 @@ from auricle.errors import ConfigError
 from auricle.kernels import arguments, convolution_native, reference
 from auricle.kernels.backends import backend, eager, fast, numbers_only, refuse_batches
 from auricle.kernels.layout import room
-
-MAX_TAPS = 16
+from auricle.kernels.native import MAX_TAPS
 
 
 def causal_conv1d(

@@ -17,9 +17,10 @@ from auricle.errors import ConfigError
 from auricle.kernels.layout import room
 
 LIBRARY = Path(__file__).with_name("libauricle_kernels.so")
-ABI = 2
-# Steps between the states that are kept for the way back; the C++ kernels have their own (scan_native.py).
-CHUNK = 64
+# As in scan.h, with which they are compared when the library is loaded: steps between the states that are kept for the
+# way back, channels of one task, and taps of a convolution.
+ABI = 3
+CHUNK, BLOCK, MAX_TAPS = 32, 64, 16
 # The types of numbers that the kernels read and write, as `Type` of scan.h has them.
 TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 
@@ -70,6 +71,10 @@ def kernels() -> ctypes.CDLL | None:
     except OSError:
         return None
     if loaded.auricle_abi() != ABI:
+        return None
+    ours = (CHUNK, BLOCK, MAX_TAPS, ctypes.sizeof(Scan), ctypes.sizeof(Convolution))
+    loaded.auricle_sizes.restype = POINTER(c_int64 * len(ours))
+    if tuple(loaded.auricle_sizes().contents) != ours:
         return None
     loaded.auricle_isa.restype = loaded.auricle_isas.restype = c_char_p
     for name, kind in (("scan", Scan), ("convolution", Convolution)):

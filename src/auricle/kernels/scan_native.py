@@ -12,12 +12,11 @@ from torch import Tensor
 
 from auricle.kernels import native
 from auricle.kernels.layout import room
+from auricle.kernels.native import BLOCK, CHUNK
 
 # u, delta, A, B, C, D, z, delta_bias and the initial state, as `scan` describes them.
 Tensors = Sequence[Tensor | None]
 Z, PARAMETERS = 6, (2, 5, 7, 8)
-# Steps between the states that are kept for the way back, and channels of one task, as in scan.h.
-CHUNK, BLOCK = 32, 64
 
 
 def forward(
@@ -37,11 +36,10 @@ def forward(
     return out, last, saved
 
 
-def states_like(u: Tensor, A: Tensor | None, keep: bool, chunk: int | None = None) -> tuple[Tensor, Tensor]:
+def states_like(u: Tensor, A: Tensor | None, keep: bool, chunk: int) -> tuple[Tensor, Tensor]:
     """Room for the last states [K, B, E, S] and those before each chunk of steps [K, B, chunks, S, E], in float32."""
     assert A is not None
     scans, batch, channels, length = u.shape
-    chunk = chunk or native.CHUNK
     chunks = (length + chunk - 1) // chunk if keep else 0
     return (
         u.new_empty(scans, batch, channels, A.shape[-1], dtype=torch.float32),

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from auricle.kernels import scan_triton_kernels as kernels
 from auricle.kernels.layout import room
-from auricle.kernels.native import CHUNK, steps
+from auricle.kernels.native import steps
 from auricle.kernels.scan_native import Tensors, states_like
 
 
@@ -55,8 +55,8 @@ FORWARD, BACKWARD, CARRY = Threads(4, 16, 4), Threads(4, 16, 4), Threads(16, 4, 
 FORWARD_WIDTH, BACKWARD_WIDTH = 65536, 24576
 WHOLE_FORWARD, WHOLE_BACKWARD = 16384, 12288
 LEAST_SEGMENT = 32
-# Steps of a chunk between whose states the way back goes to and fro.
-PART = 16
+# Steps between the states that are kept for the way back, and between those of such a chunk that it goes to and fro by.
+CHUNK, PART = 64, 16
 
 
 def forward(
@@ -66,7 +66,7 @@ def forward(
     u, delta, A, B, C, D, z, bias, start = _ready(tensors)
     _, rows, channels, length = u.shape
     states = A.shape[-1]
-    last, saved = states_like(u, A, keep)
+    last, saved = states_like(u, A, keep, CHUNK)
     out = room(u[0], u.dtype)
     if lengths is not None:
         out.zero_()

@@ -69,9 +69,14 @@ void run(const Problem *problems, int64_t count, int threads, Task task) {
 #pragma GCC visibility push(default)
 extern "C" {
 
-int auricle_abi() { return 2; }
-int64_t auricle_chunk() { return CHUNK; }
-int64_t auricle_block() { return BLOCK; }
+int auricle_abi() { return ABI; }
+
+// What the caller must have the same: native.py compares it, so that a change that forgot to raise the ABI is noticed.
+const int64_t *auricle_sizes() {
+    static const int64_t sizes[] = {CHUNK, BLOCK, MAX_TAPS, sizeof(Scan), sizeof(Convolution)};
+    return sizes;
+}
+
 const char *auricle_isa() { return kernels().name; }
 
 // What this processor can run, with spaces between.

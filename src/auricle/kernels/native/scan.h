@@ -6,6 +6,10 @@
 
 #include <cstdint>
 
+// To be raised, here and in native.py, with every change of what this file declares or means: fields, their order, their
+// types, shapes, layouts, and functions of dispatch.cpp. A library of another number is not used.
+constexpr int ABI = 3;
+
 extern "C" {
 
 enum Type : int64_t { FLOAT32, BFLOAT16, FLOAT16 };
@@ -67,7 +71,7 @@ struct Convolution {
 // sum does.
 constexpr int64_t CHUNK = 32;
 constexpr int64_t BLOCK = 64;
-constexpr int64_t MAX_STATES = 256;
+constexpr int64_t MAX_TAPS = 16;
 
 // One task: channels [block * BLOCK, ...) of row `row`.
 using ScanTask = void (*)(const Scan &, int64_t row, int64_t block);
