@@ -221,8 +221,8 @@ MISTAKES: dict[tuple[str, ...], str] = {
         "checkpoint); give a run or checkpoint directory."
     ),
     ("embed", "{pretrained}", "nan", "--out", "x.npz"): (
-        "{here}/nan/x.wav: non-finite: sample 5 of channel 0 is nan; repair the sound (auricle.audio.read silences "
-        "such samples with nonfinite='zero')"
+        "{here}/nan/x.wav: non-finite: sample 5 of channel 0 is nan; write the sound anew without it (in Python, "
+        "auricle.audio.read with nonfinite='zero' reads silence there)"
     ),
     (
         "import",

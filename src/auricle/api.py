@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from auricle.inference.table import Library
 from auricle.inference.table import check_place as check_place
 from auricle.inference.table import open_library as open_library
 from auricle.methods import get_method, get_preset, method_names, preset_names
+from auricle.metrics import Detection
 from auricle.tasks.pooling import Layers
 from auricle.training import finetune as _finetune
 from auricle.training import pretrain as _pretrain
@@ -342,14 +344,21 @@ def predict(
 
 
 def predict_each(
-    run: str | Path | Model, files: Sequence[str | Path], threshold: float | None = None
+    run: str | Path | Model,
+    files: Sequence[str | Path],
+    threshold: float | None = None,
+    tell: Callable[[str, Detection], None] | None = None,
 ) -> Iterator[tuple[str, Prediction | Detections | AudioError]]:
-    """As `predict`, one file after the other."""
+    """As `predict`, one file after the other.
+
+    `tell` is called with the path and each detected event as soon as it is over, in order of their ends; also with
+    those before the place from which a file cannot be read.
+    """
     loaded = run if isinstance(run, Model) else load(run)
     for path in files:
         try:
             if loaded.detector:
-                yield str(path), loaded.detect(path, threshold=threshold)
+                yield str(path), loaded.detect(path, threshold=threshold, tell=tell and partial(tell, str(path)))
             else:
                 yield str(path), loaded.classify(path, threshold=0.5 if threshold is None else threshold)
         except AudioError as error:

@@ -11,9 +11,11 @@ import pytest
 import soundfile
 
 from auricle import api
+from auricle.cli.events import EventOutput
 from auricle.data.formats import read_data
 from auricle.errors import CheckpointError, ConfigError, DataError
 from auricle.evaluation.detection import evaluate_detection
+from auricle.metrics import Detection
 from conftest import Outcome
 from scenes import RATE, write_desed, write_scenes
 
@@ -139,6 +141,76 @@ def test_prediction_prints_events_and_writes_them_for_other_programs(
     assert [len(item.events) for item in sorted(table, key=lambda item: item.id)] == [
         len(row["events"]) for row in found
     ]
+
+
+@pytest.fixture(scope="module")
+def damaged(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """72 seconds of scenes; something is no number 4 s before their end."""
+    long = np.concatenate([soundfile.read(scenes / f"{n % 12:02}.wav")[0] for n in range(36)]).astype(np.float32)
+    folder = tmp_path_factory.mktemp("damaged")
+    soundfile.write(folder / "long.wav", long, RATE, subtype="FLOAT")
+    long[-4 * RATE] = np.nan
+    soundfile.write(folder / "cut.wav", long, RATE, subtype="FLOAT")
+    return folder
+
+
+def test_what_is_found_before_damage_is_kept(
+    cli: Callable[..., Outcome], run: Path, damaged: Path, tmp_path: Path
+) -> None:
+    whole = [event for event in api.load(run).detect(damaged / "long.wav").events if event.offset < 63]
+    outputs = ("--tsv", tmp_path / "e.tsv", "--audacity", tmp_path / "a")
+    done = cli("predict", run, damaged / "cut.wav", *outputs, "--json", tmp_path / "e.json")
+    assert done.code == 2
+    assert "cut.wav: non-finite" in done.err
+    (row,) = json.loads((tmp_path / "e.json").read_text())["predictions"]
+    assert "non-finite" in row["error"]
+    found = row["events"]
+    assert len(whole) > 20
+    assert [event["label"] for event in found[: len(whole)]] == [event.label for event in whole]
+    assert max(event["offset"] for event in found) < 68
+    assert f"cut.wav: {len(found)} events before it cannot be read (non-finite)" in done.out
+    assert len((tmp_path / "e.tsv").read_text().splitlines()) == len(found) + 1
+    assert len((tmp_path / "a/cut.txt").read_text().splitlines()) == len(found)
+
+
+def test_an_event_is_out_as_soon_as_it_is_over(
+    cli: Callable[..., Outcome], run: Path, damaged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    added = EventOutput.add
+
+    def stop_at_third(output: EventOutput, path: str, event: Detection) -> None:
+        added(output, path, event)
+        if len(output.found) == 3:
+            raise ConfigError("stopped")
+
+    monkeypatch.setattr(EventOutput, "add", stop_at_third)
+    outputs = ("--tsv", tmp_path / "e.tsv", "--audacity", tmp_path / "a", "--json", tmp_path / "e.jsonl")
+    done = cli("predict", run, damaged / "long.wav", *outputs)
+    assert "stopped" in done.err
+    assert done.out.count(" s  ") == 3
+    assert [len(path.read_text().splitlines()) for path in (tmp_path / "e.tsv", tmp_path / "a/long.txt")] == [4, 3]
+    assert all(json.loads(line)["path"] for line in (tmp_path / "e.jsonl").read_text().splitlines())
+
+
+def test_lines_of_json_hold_events_and_sounds_in_order(
+    cli: Callable[..., Outcome], run: Path, finetuned: Path, damaged: Path, scenes: Path, tmp_path: Path
+) -> None:
+    files = (damaged / "long.wav", tmp_path / "missing.wav", scenes / "04.wav")
+    done = cli("predict", run, *files, "--json", tmp_path / "e.jsonl", "--tsv", tmp_path / "e.tsv")
+    assert done.code == 2
+    rows = [json.loads(line) for line in (tmp_path / "e.jsonl").read_text().splitlines()]
+    sounds = [row for row in rows if "label" not in row]
+    assert [row["path"] for row in sounds] == list(map(str, files))
+    assert [row.get("duration") for row in sounds] == [72.0, None, 2.0]
+    first = rows[: sounds[0]["events"]]
+    assert len(first) > 20
+    onsets = [row["onset"] for row in first]
+    assert onsets == sorted(onsets)
+    assert all(round(row[side], 6) == row[side] for row in first for side in ("onset", "offset"))
+    table = [line.split("\t") for line in (tmp_path / "e.tsv").read_text().splitlines()[1:]]
+    assert [float(line[1]) for line in table[: len(first)]] == pytest.approx(onsets, abs=1e-4)
+    assert cli("predict", finetuned, scenes / "04.wav", "--json", tmp_path / "c.jsonl").code == 0
+    assert json.loads((tmp_path / "c.jsonl").read_text())["scores"]
 
 
 def test_sounds_of_one_name_get_files_of_their_own(

@@ -331,7 +331,8 @@ def _check_level(samples: npt.NDArray[np.floating], position: int, name: str) ->
         raise AudioError(
             name,
             "non-finite",
-            f"{where}; repair the sound (auricle.audio.read silences such samples with nonfinite='zero')",
+            f"{where}; write the sound anew without it (in Python, auricle.audio.read with nonfinite='zero' reads "
+            "silence there)",
         )
     index, channel = (int(i) for i in np.argwhere(np.abs(rows) > MAX_LEVEL)[0])
     where = f"sample {position + index:,} of channel {channel} is {rows[index, channel]:.6g}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ from auricle.errors import AudioError, ConfigError, plural, printable
 
 if TYPE_CHECKING:
     from auricle.cli.options import Verbs
-    from auricle.inference.model import Detections, Prediction
+    from auricle.inference.model import Prediction
 
 
 def add(verbs: Verbs) -> None:
@@ -76,8 +77,13 @@ def add(verbs: Verbs) -> None:
         help="probability that makes a tag present (0.5), or an event (chosen for each class in training)",
     )
     p.add_argument("--top", type=count, default=0, metavar="K", help="also print the K likeliest labels")
-    p.add_argument("--json", type=json_file, metavar="FILE", help="write everything as JSON")
-    p.add_argument("--tsv", metavar="FILE", help="write detected events as a table")
+    p.add_argument(
+        "--json",
+        type=json_file,
+        metavar="FILE",
+        help="write everything as JSON; in a .jsonl file, a line as soon as it is known",
+    )
+    p.add_argument("--tsv", metavar="FILE", help="write detected events as a table, each when it is over")
     p.add_argument("--audacity", metavar="DIR", help="write detected events as Audacity labels, a file for each sound")
 
 
@@ -137,26 +143,35 @@ def run_search(args: argparse.Namespace) -> int:
 
 def run_predict(args: argparse.Namespace) -> int:
     from auricle import api
-    from auricle.evaluation.results import write_json
-    from auricle.inference.model import Detections
+    from auricle.cli.events import EventOutput
+    from auricle.evaluation.results import GrowingFile, json_text, write_json
+    from auricle.inference.model import Prediction
 
     model = api.load(args.model)
-    _check_outputs(args, detects=model.task == "detection")
+    detects = model.task == "detection"
+    _check_outputs(args, detects)
+    files = api.expand(args.paths, args.format, tell)
     errors: list[AudioError] = []
     rows: list[dict[str, Any]] = []
-    found: list[tuple[str, Detections]] = []
-    for path, outcome in api.predict_each(model, api.expand(args.paths, args.format, tell), args.threshold):
-        if isinstance(outcome, AudioError):
-            errors.append(outcome)
-            rows.append({"path": path, "error": str(outcome)})
-        elif isinstance(outcome, Detections):
-            found.append((path, outcome))
-            rows.append(_show_events(path, outcome))
-        else:
-            rows.append(_show_labels(path, outcome, args.threshold, args.top))
-    if args.json:
+    with ExitStack() as stack:
+        lines = stack.enter_context(GrowingFile(args.json)) if str(args.json).endswith(".jsonl") else None
+        output = EventOutput(list(map(str, files)), table=args.tsv, audacity=args.audacity, lines=lines)
+        events = stack.enter_context(output)
+        for path, outcome in api.predict_each(model, files, args.threshold, events.add):
+            if isinstance(outcome, AudioError):
+                errors.append(outcome)
+            if isinstance(outcome, Prediction):
+                row = _show_labels(path, outcome, args.threshold, args.top)
+            else:
+                row = events.end(path, outcome) if detects else {"path": path, "error": str(outcome)}
+            if lines:
+                # A detector's events have lines of their own.
+                lines.add(json_text(row | ({"events": len(row["events"])} if detects else {})))
+                lines.mark()
+            else:
+                rows.append(row)
+    if args.json and not lines:
         write_json(args.json, {"schema": 1, "model": args.model, "command": args.command_line, "predictions": rows})
-    _write_events(args, found)
     return _report_bad(errors)
 
 
@@ -180,42 +195,16 @@ def _check_outputs(args: argparse.Namespace, detects: bool) -> None:
 
 def _show_labels(path: str, outcome: Prediction, threshold: float | None, top: int) -> dict[str, Any]:
     """Print what a clip was taken for; returns its row of the JSON file."""
+    from auricle.cli.events import show_stretch
+
     found = ", ".join(f"{name} ({percent(outcome.scores[name])})" for name in outcome.labels)
     print(f"{printable(path)}: {found or f'nothing reaches {percent(0.5 if threshold is None else threshold)}'}")
     for name in sorted(outcome.scores, key=lambda name: -outcome.scores[name])[:top]:
         print(f"  {percent(outcome.scores[name]):>8}  {name}")
     whole = len(outcome.segments) == 1 and outcome.segments[0].covers(outcome.duration)
     for s in () if whole else outcome.segments:
-        _show_stretch(s.onset, s.offset, s.label, s.score)
+        show_stretch(s.onset, s.offset, s.label, s.score)
     return {"path": path, **vars(outcome), "segments": [dict(vars(s)) for s in outcome.segments]}
-
-
-def _show_events(path: str, outcome: Detections) -> dict[str, Any]:
-    """Print the events of a sound; returns its row of the JSON file."""
-    print(f"{printable(path)}: {plural(len(outcome.events), 'event')} in {outcome.duration:.2f} s")
-    for event in outcome.events:
-        _show_stretch(*event)
-    return {"path": path, "duration": outcome.duration, "events": [event._asdict() for event in outcome.events]}
-
-
-def _show_stretch(onset: float, offset: float, label: str, score: float) -> None:
-    # A sound of a few samples has no hundredths of a second.
-    digits = 2 if f"{onset:.2f}" != f"{offset:.2f}" else 6
-    print(f"  {onset:9.{digits}f} - {offset:9.{digits}f} s  {label} ({percent(score)})")
-
-
-def _write_events(args: argparse.Namespace, found: Sequence[tuple[str, Detections]]) -> None:
-    from auricle.evaluation.results import write_text
-    from auricle.inference.events import audacity_labels, event_table
-
-    if args.tsv:
-        write_text(args.tsv, event_table([(path, outcome.events) for path, outcome in found]))
-    if args.audacity:
-        stems = [Path(path).stem for path, _ in found]
-        for stem, (path, outcome) in zip(stems, found, strict=True):
-            # Of sounds with the same name in several folders, the folders are part of the name.
-            unique = stem if stems.count(stem) == 1 else "_".join(Path(path).with_suffix("").parts).strip("/_")
-            write_text(Path(args.audacity) / f"{unique}.txt", audacity_labels(outcome.events))
 
 
 def _report_bad(errors: Sequence[AudioError]) -> int:

@@ -12,9 +12,10 @@ import enum
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, TypedDict
+from typing import TYPE_CHECKING, Any, Final, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,9 @@ from auricle.data.items import Item
 from auricle.environment import environment
 from auricle.errors import ConfigError, DataError, plural
 from auricle.metrics import Bin
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 SCHEMA: Final = 1
 
@@ -152,14 +156,19 @@ def write_json(path: Path | str, payload: Any) -> Path:
         ConfigError: the path is a folder or cannot be written.
         DataError: `payload` holds something that JSON cannot express.
     """
+    return write_text(path, json_text(payload, indent=1))
+
+
+def json_text(payload: Any, indent: int | None = None) -> str:
+    """`payload` as `write_json` writes it, in one line where `indent` is None."""
     data = _plain(payload, "")
-    text = json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(data, indent=indent, ensure_ascii=False, allow_nan=False)
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
         # A file name that is not UTF-8 reaches us with surrogates; as \u escapes they survive the round trip.
-        text = json.dumps(data, indent=1, ensure_ascii=True, allow_nan=False)
-    return write_text(path, text + "\n")
+        text = json.dumps(data, indent=indent, ensure_ascii=True, allow_nan=False)
+    return text + "\n"
 
 
 def write_text(path: Path | str, text: str) -> Path:
@@ -176,9 +185,64 @@ def write_text(path: Path | str, text: str) -> Path:
             raise ConfigError(f"{path}: expected a file to write, got a folder; name a file inside it.")
         files.write_text(target, text)
     except OSError as error:
-        reason = f"{error.strerror} ({error.filename})" if error.filename else error.strerror or str(error)
-        raise ConfigError(f"{path}: cannot be written: {reason}; choose a place that can be written.") from error
+        raise _not_writable(path, error) from error
     return path
+
+
+class GrowingFile:
+    """A UTF-8 text file that holds each line as soon as it is added, whatever ends the process; a context manager.
+
+    The lines since the last `mark` may be put into another order, as long as they are the same. Missing folders are
+    made.
+
+    Raises:
+        ConfigError: the path is a folder or cannot be written.
+    """
+
+    def __init__(self, path: Path | str, head: str = "") -> None:
+        self.path = Path(path)
+        with self._refusing():
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.file = self.path.open("wb")
+        self.add(head)
+        self.mark()
+
+    def add(self, line: str) -> None:
+        """Append a line, which ends with a newline."""
+        with self._refusing():
+            # Names that are not UTF-8 keep their bytes.
+            self.file.write(line.encode("utf-8", "surrogateescape"))
+            self.file.flush()
+
+    def mark(self) -> None:
+        """What is there stays as it is."""
+        self.begin = self.file.tell()
+
+    def reorder(self, lines: Iterable[str]) -> None:
+        """Write the lines since `mark` again, in this order."""
+        self.file.seek(self.begin)
+        self.add("".join(lines))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self.file.close()
+
+    @contextmanager
+    def _refusing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise _not_writable(self.path, error) from error
+
+
+def _not_writable(path: Path, error: OSError) -> ConfigError:
+    reason = f"{error.strerror} ({error.filename})" if error.filename else error.strerror or str(error)
+    return ConfigError(f"{path}: cannot be written: {reason}; choose a place that can be written.")
 
 
 def _plain(value: Any, where: str) -> Any:

@@ -5,7 +5,7 @@ t time steps, D width, C classes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,7 @@ from auricle.data.items import Item
 from auricle.data.labels import Task
 from auricle.data.loader import read_item
 from auricle.data.randomness import torch_seed
-from auricle.errors import CheckpointError, ConfigError
+from auricle.errors import AudioError, CheckpointError, ConfigError
 from auricle.methods import find_preset, get_method, get_preset
 from auricle.methods.base import AudioEncoder, Encoded, EncoderOnly, Objective, Trainable
 from auricle.metrics import Detection, FrameScores
@@ -36,6 +36,8 @@ from auricle.training.precision import autocast, resolve_precision
 
 Array = NDArray[np.float32]
 Sound = str | Path | Array | Tensor
+# Short blocks for a detector: the one in which a file turns out to be damaged is lost, with what the decoder holds.
+DETECTED_SECONDS = 1.0
 # Onset and offset in seconds, class probabilities [C].
 Row = tuple[float, float, NDArray[np.float64]]
 
@@ -248,27 +250,48 @@ class Model:
             sounds = (read_item(item.hearing(self.encoder.channel), rate) for item in items)
             return classifier.clip_outputs(sounds, self.device)
 
-    def detect(self, sound: Sound, rate: int | None = None, threshold: float | None = None) -> Detections:
+    def detect(
+        self,
+        sound: Sound,
+        rate: int | None = None,
+        threshold: float | None = None,
+        *,
+        tell: Callable[[Detection], None] | None = None,
+    ) -> Detections:
         """The events of a file or array of any length, in memory that grows with their number only.
 
         Args:
             threshold: probability above which a class sounds; None: each class by its own, as chosen in training.
+            tell: called with each event as soon as it is over (and its windows are through the network), in order of
+                their ends. Of a sound that can be read only in part, it gets the events of that part.
 
         Raises:
             CheckpointError: the model has no detector.
             AudioError: the file or array cannot be used.
         """
         detector, samples = self._need_detector(), 0
+        damage: AudioError | None = None
 
-        def counted() -> Iterator[Array]:
-            nonlocal samples
-            for block in self.blocks(sound, rate):
-                samples += len(block)
-                yield block
+        def heard() -> Iterator[Array]:
+            nonlocal samples, damage
+            try:
+                for block in self.blocks(sound, rate, DETECTED_SECONDS):
+                    samples += len(block)
+                    yield block
+            except AudioError as error:
+                # What came before is detected as if the sound ended here.
+                damage = error
 
+        events: list[Detection] = []
         with self.autocast():
-            events = sorted(detector.detect(counted(), self.device, threshold))
-        return Detections(tuple(events), samples / self.encoder.sample_rate)
+            for onset, offset, label, score in detector.detect(heard(), self.device, threshold):
+                # To the microsecond: half way between two time steps is no round number.
+                events.append(Detection(round(onset, 6), round(offset, 6), label, score))
+                if tell:
+                    tell(events[-1])
+        if damage:
+            raise damage
+        return Detections(tuple(sorted(events)), samples / self.encoder.sample_rate)
 
     def score_items(self, items: Sequence[Item]) -> list[FrameScores]:
         """Probabilities of each time step of a data set's items, not yet filtered.
@@ -300,11 +323,11 @@ class Model:
             )
         return self.classifier
 
-    def blocks(self, sound: Sound, rate: int | None = None) -> Iterable[Array]:
+    def blocks(self, sound: Sound, rate: int | None = None, seconds: float = 30.0) -> Iterable[Array]:
         """Samples at the encoder's rate, some at a time; what `embed` raises of a file is raised while iterating."""
         target = self.encoder.sample_rate
         if isinstance(sound, str | Path):
-            return audio.blocks(sound, rate=target, channel=self.encoder.channel)
+            return audio.blocks(sound, rate=target, seconds=seconds, channel=self.encoder.channel)
         if rate is None:
             raise ConfigError("an array of samples needs its sample rate: embed(array, rate).")
         return [audio.as_wave(sound, rate, target)[0]]
