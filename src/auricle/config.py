@@ -49,9 +49,10 @@ class TrainConfig:
     `mixup_alpha`): their waveforms, or with `mix_spectrograms` their powers; `resize_crop` stretches random crops of
     spectrograms. `distil` is the share of a teacher's word in the loss; `teacher_trains` runs it in training mode.
     For detection (`auricle.tasks.detection`): `collar` is how many seconds an event may be off when thresholds and
-    filters are chosen, `frame_norm` whether the head normalises each time step, `frame_pooling` how a weakly labelled
-    clip's probability follows from those of its frames, `consistency` the weight of agreeing with a mean teacher (0:
-    none), reached after the share `ramp` of the budget, and `teacher_momentum` how slowly that teacher follows.
+    filters are chosen, `frame_norm` whether the head normalises each time step, which is a mean over `frame_seconds`
+    (0: one of the network's own), `frame_pooling` how a weakly labelled clip's probability follows from those of its
+    frames, `consistency` the weight of agreeing with a mean teacher (0: none), reached after the share `ramp` of the
+    budget, and `teacher_momentum` how slowly that teacher follows.
     `window_seconds` is what the network hears at once when it is applied; 0: as much as `crop_seconds`.
     `average_epochs` (first, last) makes the final weights the mean of those at the ends of these epochs; 0, 0 does not.
     """
@@ -88,6 +89,7 @@ class TrainConfig:
     balanced: bool = False
     collar: float = 0.2
     frame_norm: bool = True
+    frame_seconds: float = 0.0
     frame_pooling: Literal["linear_softmax", "attention"] = "linear_softmax"
     consistency: float = 0.0
     ramp: float = 0.25
@@ -126,7 +128,7 @@ class TrainConfig:
                     "final_lr",
                     "window_seconds",
                 ),
-                *("collar", "consistency", "tuned_layers"),
+                *("collar", "frame_seconds", "consistency", "tuned_layers"),
                 *("decay_start", "mask_freq", "mask_time", "validate_every", "max_bad_fraction"),
             ),
             shares=("warmup", "mixup", "label_smoothing", "val_fraction", "ramp", "teacher_momentum"),

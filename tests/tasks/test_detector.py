@@ -20,7 +20,7 @@ from auricle.metrics import Collars, FrameScores, collar_counts, detect_events
 from auricle.nn.heads import pool_frames
 from auricle.nn.schedules import sigmoid_ramp
 from auricle.tasks.decoding import EventDecoder, choose_decoding
-from auricle.tasks.detection import Detector, frame_width, odd_frames, step_edges
+from auricle.tasks.detection import Detector, frame_width, joined, odd_frames, step_edges, step_values
 from auricle.tasks.distillation import DistilledDetector, FrameDistillation
 
 CLASSES = ("bell", "dog")
@@ -68,6 +68,31 @@ def other_detector(name: str, classes: tuple[str, ...] = CLASSES, **changes: obj
     config = dataclasses.replace(get_preset(name, "test").model, **changes)  # type: ignore[type-var]
     encoder = get_method(name).build_encoder(config)
     return Detector(encoder, classes, frame_width(encoder))
+
+
+@torch.no_grad()
+def test_a_detector_may_judge_means_of_seconds() -> None:
+    encoder = get_method("ssast").build_encoder(get_preset("ssast", "test").model).eval()
+    module = Detector(encoder, CLASSES, frame_width(encoder, 0.2), frame_seconds=0.2).eval()
+    assert module.frame_rate == 5
+    steps = module.steps(encoder(MIXED.audio.data, MIXED.audio.lengths))
+    # Half a second in stretches of 0.2 s, of which the last is shorter.
+    assert steps.values.shape == (4, 3, encoder.dim)
+    targets = module.frame_targets(MIXED, steps)
+    # The dog of the first clip sounds from 0.1 to 0.3 s.
+    assert targets[0, :, 1].tolist() == [1.0, 1.0, 0.0]
+    assert float(module(MIXED, 0.0)["loss"]) > 0
+    # Of a sound of several windows, too, whose borders lie within such stretches.
+    sound = np.random.default_rng(0).standard_normal(40_000).astype(np.float32) / 10
+    scores = module.scores(sound, CPU)
+    np.testing.assert_allclose(scores.edges, [*np.arange(13) / 5, 2.5], atol=1e-6)
+    plain, edges = joined(step_values(encoder, [sound], CPU, lambda x: x.double()))
+    inside = (edges[:-1] + edges[1:]) / 2 // 0.2 == 3
+    mean = torch.from_numpy(plain[inside]).unflatten(1, (-1, encoder.dim)).mean((0, 1))
+    expected = module.head(mean.float()[None, None])[0].sigmoid()
+    np.testing.assert_allclose(scores.values[3], expected[0, 0].numpy(), atol=1e-4)
+    with pytest.raises(ConfigError, match=r"frame_seconds=0.001 is less than a time step of this network"):
+        Detector(encoder, CLASSES, encoder.dim, frame_seconds=0.001)
 
 
 @torch.no_grad()

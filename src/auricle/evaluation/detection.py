@@ -270,7 +270,7 @@ def _result(
         },
         per_class=outcome.per_class(
             detector.thresholds.tolist() if detector else (),
-            (detector.filters / first.encoder.frame_rate).tolist() if detector else (),
+            (detector.filters / detector.frame_rate).tolist() if detector else (),
         ),
         items=outcome.items(),
         exhibits=Exhibits([manifest[i] for i in sorted(heard)], None),

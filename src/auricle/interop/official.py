@@ -255,7 +255,7 @@ def build(
 
 def decided(detector: Detector) -> str:
     """In words, by what a detector decides that nobody has tuned."""
-    steps, rate = int(detector.filters[0]), detector.encoder.frame_rate
+    steps, rate = int(detector.filters[0]), detector.frame_rate
     return (
         f"threshold={float(detector.thresholds[0]):g} of every class and a median filter of {steps} steps "
         f"({steps / rate:g} s); predict --threshold gives another"

@@ -22,9 +22,11 @@ from auricle.methods.base import AudioEncoder, Encoded, SpectrogramEncoder, Trai
 from auricle.metrics import Collars, Detection, FrameScores, detect_events
 from auricle.nn.heads import FrameHead, FramePooling, pool_frames
 from auricle.nn.schedules import sigmoid_ramp
+from auricle.nn.steps import Steps, over_stretches
 from auricle.nn.teacher import follow, teacher_of
 from auricle.tasks.decoding import EventDecoder
 from auricle.tasks.freezing import freeze as freeze_encoder
+from auricle.tasks.pooling import columns_of, time_steps
 from auricle.tasks.windows import encode
 
 if TYPE_CHECKING:
@@ -49,6 +51,7 @@ class Detector(Trainable):
 
     Args:
         frame_width: D, see `frame_width`.
+        frame_seconds: what the head reads is the mean over so many seconds; 0: the encoder's own time steps.
         normalise: whether the head normalises each time step first.
         freeze: whether the encoder stays as it is, but for its last `tuned_layers` layers.
         consistency: weight of agreeing with the teacher, from `ramp` (a share of the training) on; 0: no teacher.
@@ -57,7 +60,8 @@ class Detector(Trainable):
         collar: seconds by which an event may be off, where thresholds are chosen and where events are scored.
 
     Raises:
-        ConfigError: `mask_freq` or `mask_time` for an encoder without a spectrogram.
+        ConfigError: `mask_freq` or `mask_time` for an encoder without a spectrogram, `frame_seconds` shorter than its
+            time steps.
     """
 
     thresholds: Tensor
@@ -70,6 +74,7 @@ class Detector(Trainable):
         classes: Sequence[str],
         frame_width: int,
         *,
+        frame_seconds: float = 0.0,
         pooling: FramePooling = "linear_softmax",
         normalise: bool = True,
         freeze: bool = False,
@@ -93,8 +98,14 @@ class Detector(Trainable):
             raise ConfigError(
                 "mask_freq and mask_time work on a spectrogram, and this network has none; set both to 0."
             )
+        if 0 < frame_seconds * encoder.frame_rate < 1:
+            raise ConfigError(
+                f"frame_seconds={frame_seconds:g} is less than a time step of this network, {1 / encoder.frame_rate:g} "
+                "s; make it longer, or leave it out."
+            )
+        self.frame_seconds = frame_seconds
         self.collar = collar
-        for name, value in first_decisions(len(self.classes), encoder.frame_rate).items():
+        for name, value in first_decisions(len(self.classes), self.frame_rate).items():
             self.register_buffer(name, value)
         self.teacher: nn.ModuleDict | None = None
         if consistency:
@@ -107,8 +118,17 @@ class Detector(Trainable):
         """What a checkpoint records to build the network again."""
         pooling = "linear_softmax" if self.head.attention is None else "attention"
         facts = {"frame_width": self.head.linear.in_features, "pooling": pooling, "consistency": self.consistency}
-        facts["normalise"] = isinstance(self.head.norm, nn.LayerNorm)
+        facts |= {"normalise": isinstance(self.head.norm, nn.LayerNorm), "frame_seconds": self.frame_seconds}
         return {"kind": "detector", "task": self.task, "collar": self.collar, **facts}
+
+    @property
+    def frame_rate(self) -> float:
+        """Time steps per second."""
+        return 1 / self.frame_seconds if self.frame_seconds else self.encoder.frame_rate
+
+    def steps(self, encoded: Encoded) -> Steps:
+        """What the head reads."""
+        return time_steps(encoded, self.frame_seconds)
 
     @property
     def collars(self) -> Collars:
@@ -128,24 +148,24 @@ class Detector(Trainable):
         """`loss`, a mean over the clips of the batch, its `weight` (how many), and its parts."""
         assert batch.targets is not None
         assert batch.events is not None
-        encoded = self._encode_augmented(batch)
-        logits, attention = self.head(encoded.frames())
+        steps = self.steps(self._encode_augmented(batch))
+        logits, attention = self.head(steps.values)
         logits = logits.float()
         strong = torch.tensor([events is not None for events in batch.events], device=logits.device)
         weak = ~strong & ~batch.targets.isnan().any(1)
-        cost = F.binary_cross_entropy_with_logits(logits, self.frame_targets(batch, encoded), reduction="none")
-        clip = pool_frames(logits.sigmoid(), attention, encoded.valid)
+        cost = F.binary_cross_entropy_with_logits(logits, self.frame_targets(batch, steps), reduction="none")
+        clip = pool_frames(logits.sigmoid(), attention, steps.valid)
         parts = {
-            "frame_loss": _over_frames(cost, encoded.valid) * strong,
+            "frame_loss": _over_frames(cost, steps.valid) * strong,
             "clip_loss": _cross_entropy(clip, batch.targets.nan_to_num()).mean(1) * weak,
         }
         if self.teacher is not None:
             encoder, head = self.predictor
-            taught = encoder(batch.audio.data, batch.audio.lengths, (-1,))
-            says, attends = head(taught.frames())
+            taught = self.steps(encoder(batch.audio.data, batch.audio.lengths, (-1,)))
+            says, attends = head(taught.values)
             probability = says.float().sigmoid()
             whole = pool_frames(probability, attends, taught.valid)
-            apart = _over_frames((logits.sigmoid() - probability) ** 2, encoded.valid) + ((clip - whole) ** 2).mean(1)
+            apart = _over_frames((logits.sigmoid() - probability) ** 2, steps.valid) + ((clip - whole) ** 2).mean(1)
             parts["consistency"] = self.consistency * sigmoid_ramp(progress, self.ramp) * apart
         # Means over all clips, not over those that a part is about: clips then add up alike in every micro-batch.
         means = {name: part.mean() for name, part in parts.items()}
@@ -178,12 +198,12 @@ class Detector(Trainable):
         ]
         return encoder.forward_features(torch.stack(masked), frames, (-1,))
 
-    def frame_targets(self, batch: Batch, encoded: Encoded) -> Tensor:
-        """[B, t, C] on the encoder's time steps; 0 for clips whose events are not known."""
+    def frame_targets(self, batch: Batch, steps: Steps) -> Tensor:
+        """[B, t, C] on the head's time steps; 0 for clips whose events are not known."""
         assert batch.events is not None
-        edges = step_edges(np.round(encoded.times.double().cpu().numpy(), 6))
+        edges = step_edges(np.round(steps.times.double().cpu().numpy(), 6))
         rows = [frame_targets(events or (), self.classes, edges) for events in batch.events]
-        return torch.from_numpy(np.stack(rows)).to(encoded.valid.device)
+        return torch.from_numpy(np.stack(rows)).to(steps.valid.device)
 
     def after_step(self, progress: float) -> None:
         """Let the teacher follow."""
@@ -207,7 +227,7 @@ class Detector(Trainable):
             blocks: samples at the encoder's rate.
         """
         encoder, head = self.predictor
-        return step_values(encoder, blocks, device, lambda frames: head(frames)[0].double().sigmoid())
+        return step_values(encoder, blocks, device, lambda steps: head(steps)[0].double().sigmoid(), self.frame_seconds)
 
     def scores(self, sound: NDArray[np.float32], device: torch.device) -> FrameScores:
         """Probabilities of a whole sound."""
@@ -237,6 +257,7 @@ def step_values(
     blocks: Iterable[NDArray[np.float32]],
     device: torch.device,
     value: Callable[[Tensor], Tensor],
+    seconds: float = 0.0,
 ) -> Iterator[tuple[Floats, Floats]]:
     """Values [n, K] of the time steps of a sound, and edges [n + 1] in seconds, one stretch after the other.
 
@@ -245,18 +266,50 @@ def step_values(
 
     Args:
         blocks: samples at the encoder's rate.
-        value: from the frames [t, D] of a window to [t, K].
+        value: from the time steps [t, D] of a window to [t, K].
+        seconds: of a time step, see `time_steps`.
     """
-    steps = _Steps()
-    for window in encode(encoder, blocks, device, layers=(-1,)):
+    stretches = _Stretches()
+    heard = _heard(encoder, blocks, device, columns_of if seconds else time_steps)
+    for steps, times, end in _pooled(heard, seconds) if seconds else heard:
         with torch.no_grad():
-            values = value(window.encoded.frames()[window.row, : window.steps])
-        start = window.start / encoder.sample_rate
+            values = value(steps)
+        yield from stretches.add(values.double().cpu().numpy(), times, end)
+    yield from stretches.finish()
+
+
+def _heard(
+    encoder: AudioEncoder, blocks: Iterable[NDArray[np.float32]], device: torch.device, read: Callable[[Encoded], Steps]
+) -> Iterator[tuple[Tensor, Floats, float]]:
+    """The time steps [t, D] of each window, their centres [t] in the sound, and where the window ends, in seconds."""
+    for window in encode(encoder, blocks, device, layers=(-1,)):
+        steps, start = read(window.encoded), window.start / encoder.sample_rate
         # To the microsecond: encoders keep their times in single precision.
-        times = np.round(start + window.encoded.times[: window.steps].double().cpu().numpy(), 6)
-        end = start + window.samples / encoder.sample_rate
-        yield from steps.add(values.double().cpu().numpy(), times, end)
-    yield from steps.finish()
+        times = np.round(start + steps.times[: window.steps].double().cpu().numpy(), 6)
+        yield steps.values[window.row, : window.steps], times, start + window.samples / encoder.sample_rate
+
+
+def _pooled(heard: Iterable[tuple[Tensor, Floats, float]], seconds: float) -> Iterator[tuple[Tensor, Floats, float]]:
+    """What `_heard` gives as means over `seconds` of the sound each, whichever windows they lie in."""
+    values, times, end = torch.zeros(0), np.zeros(0), 0.0
+    for more, at, end in heard:
+        fresh = at > times[-1] if len(times) else np.ones(len(at), dtype=bool)
+        values = torch.cat([values.to(more).reshape(-1, more.shape[1]), more[torch.from_numpy(fresh).to(more.device)]])
+        times = np.concatenate([times, at[fresh]])
+        # The last stretch may go on in the next window.
+        over = int((np.floor(times / seconds) < np.floor(times[-1] / seconds)).sum())
+        if over:
+            yield *_means(values[:over], times[:over], seconds), end
+        values, times = values[over:], times[over:]
+    if len(times):
+        yield *_means(values, times, seconds), end
+
+
+def _means(values: Tensor, times: Floats, seconds: float) -> tuple[Tensor, Floats]:
+    """Means [n, D] of steps [t, D] over stretches, and the middles [n] of these."""
+    valid = torch.ones(1, len(times), dtype=torch.bool, device=values.device)
+    pooled = over_stretches(Steps(values[None], torch.from_numpy(times).to(values.device), valid), seconds)
+    return pooled.values[0], pooled.times.cpu().numpy()
 
 
 def joined(stretches: Iterable[tuple[Floats, Floats]]) -> tuple[Floats, Floats]:
@@ -265,7 +318,7 @@ def joined(stretches: Iterable[tuple[Floats, Floats]]) -> tuple[Floats, Floats]:
     return np.concatenate(values), np.concatenate([edges[0], *(part[1:] for part in edges[1:])])
 
 
-class _Steps:
+class _Stretches:
     """Turns the time steps of windows into stretches whose edges lie half way between neighbouring steps."""
 
     def __init__(self) -> None:
@@ -317,12 +370,13 @@ def first_decisions(classes: int, rate: float) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def frame_width(encoder: AudioEncoder) -> int:
-    """D, how many numbers an encoder gives for each time step: its frequency rows side by side."""
+def frame_width(encoder: AudioEncoder, seconds: float = 0.0) -> int:
+    """D, how many numbers an encoder gives for each time step, see `time_steps`."""
     training = encoder.training
     encoder.eval()
     device = next(encoder.parameters()).device
-    width = encoder(torch.zeros(1, encoder.min_samples, device=device), layers=(-1,)).frames().shape[-1]
+    encoded = encoder(torch.zeros(1, encoder.min_samples, device=device), layers=(-1,))
+    width = time_steps(encoded, seconds).values.shape[-1]
     encoder.train(training)
     return int(width)
 

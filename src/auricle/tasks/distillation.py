@@ -13,7 +13,8 @@ from torch import Tensor
 
 from auricle.data.batch import Batch
 from auricle.errors import ConfigError
-from auricle.methods.base import Encoded, SpectrogramEncoder
+from auricle.methods.base import SpectrogramEncoder
+from auricle.nn.steps import Steps
 from auricle.tasks.classification import Classifier
 from auricle.tasks.detection import Detector
 
@@ -102,9 +103,9 @@ class DistilledDetector(Detector):
 
     distillation: FrameDistillation
 
-    def frame_targets(self, batch: Batch, encoded: Encoded) -> Tensor:
+    def frame_targets(self, batch: Batch, steps: Steps) -> Tensor:
         """[B, t, C]. Cross-entropy is linear in its target, so the mean of two losses is the loss of their mean."""
-        return self.distillation.targets(super().frame_targets(batch, encoded), batch, encoded)
+        return self.distillation.targets(super().frame_targets(batch, steps), batch, steps)
 
 
 class FrameDistillation:
@@ -134,7 +135,7 @@ class FrameDistillation:
             )
 
     @torch.no_grad()
-    def targets(self, labels: Tensor, batch: Batch, encoded: Encoded) -> Tensor:
+    def targets(self, labels: Tensor, batch: Batch, steps: Steps) -> Tensor:
         """Targets [B, t, C]: those of the labels, mixed with what the teacher says at the nearest of its time steps.
 
         The teacher hears the batch as it is, as far as its window goes, without the student's SpecAugment.
@@ -142,9 +143,9 @@ class FrameDistillation:
         encoder, head = self.teacher.to(labels.device).predictor
         waves, lengths = batch.audio.data, batch.audio.lengths
         window = encoder.window_samples
-        heard = encoder(waves[:, :window], lengths.clamp(max=window), (-1,))
-        said = head(heard.frames())[0].float().sigmoid()
-        nearest = (encoded.times[:, None] - heard.times).abs().argmin(1)
+        heard = self.teacher.steps(encoder(waves[:, :window], lengths.clamp(max=window), (-1,)))
+        said = head(heard.values)[0].float().sigmoid()
+        nearest = (steps.times[:, None] - heard.times).abs().argmin(1)
         return torch.lerp(labels, said[:, nearest], self.weight)
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from auricle.errors import ConfigError
 from auricle.methods.base import AudioEncoder, Encoded
+from auricle.nn.steps import Steps, over_stretches
 
 Pooling = Literal["own", "mean", "rows", "cls", "summary"]
 POOLINGS: tuple[str, ...] = get_args(Pooling)
@@ -105,6 +106,21 @@ def vectors_of(encoded: Encoded, layers: tuple[int, ...] | None) -> Tensor:
 def frames_of(encoded: Encoded, layers: tuple[int, ...] | None) -> Tensor:
     """One vector per time step [B, t, n f D]: of the last layer, or of n layers side by side."""
     return torch.cat([encoded.frames(layer) for layer in layers_read(layers, frames=True)], dim=-1)
+
+
+def time_steps(encoded: Encoded, seconds: float = 0.0) -> Steps:
+    """What a head for time steps reads: those of the last layer [B, t, f D], or means [B, n, D] over `seconds` each.
+
+    A mean is over all tokens of a stretch, those of all frequency rows.
+    """
+    if not seconds:
+        return Steps(encoded.frames(), encoded.times, encoded.valid)
+    return over_stretches(columns_of(encoded), seconds)
+
+
+def columns_of(encoded: Encoded) -> Steps:
+    """The means over frequency rows of the last layer's tokens [B, t, D]."""
+    return Steps(encoded.layers[-1].unflatten(1, encoded.grid).mean(1), encoded.times, encoded.valid)
 
 
 def vector_width(encoder: AudioEncoder, layers: tuple[int, ...] | None) -> int:

@@ -27,7 +27,7 @@ from auricle.training.validation import CACHE_MB
 
 # Settings that only detection reads, and those that it does not: a roll in time would move events away from their
 # targets, and the rest is about clips.
-FOR_DETECTION = ("collar", "frame_norm", "frame_pooling", "consistency", "ramp", "teacher_momentum")
+FOR_DETECTION = ("collar", "frame_norm", "frame_pooling", "frame_seconds", "consistency", "ramp", "teacher_momentum")
 NOT_FOR_DETECTION = (
     *("loss", "head", "head_layers", "noise", "label_smoothing", "average_epochs"),
     *("mix_spectrograms", "resize_crop", "teacher_trains"),
@@ -116,7 +116,7 @@ class DetectionValidation:
             known = set(classes)
             truth = [[e for e in self.labels.events[i] or () if e.label in known] for i in indices]
             if name == "val":
-                rate_of_frames = module.encoder.frame_rate
+                rate_of_frames = module.frame_rate
                 lengths = list(dict.fromkeys(odd_frames(seconds, rate_of_frames) for seconds in FILTERS))
                 thresholds, filters = choose_decoding(truth, scores, classes, lengths, module.collars)
                 usual = odd_frames(FILTER_SECONDS, rate_of_frames)

@@ -325,22 +325,23 @@ def build(plan: FinetunePlan) -> Classifier | Detector:
         if plan.checkpoint is None or plan.checkpoint.config["kind"] not in FINETUNED:
             encoder = method.for_finetuning(encoder, plan.train.window_seconds or plan.train.crop_seconds)
         t = plan.train
-        frozen: dict[str, Any] = {"freeze": t.freeze, "tuned_layers": t.tuned_layers}
+        common: dict[str, Any] = {
+            name: getattr(t, name) for name in ("freeze", "tuned_layers", "mask_freq", "mask_time")
+        }
         network: Classifier | Detector
         if plan.labels.task == "detection":
             network = (DistilledDetector if plan.teacher else Detector)(
                 encoder,
                 plan.classes,
-                frame_width(encoder),
+                frame_width(encoder, t.frame_seconds),
+                frame_seconds=t.frame_seconds,
                 pooling=t.frame_pooling,
                 normalise=t.frame_norm,
-                **frozen,
                 consistency=t.consistency,
                 ramp=t.ramp,
                 momentum=t.teacher_momentum,
-                mask_freq=t.mask_freq,
-                mask_time=t.mask_time,
                 collar=t.collar,
+                **common,
             )
         else:
             network = (DistilledClassifier if plan.teacher else Classifier)(
@@ -350,12 +351,10 @@ def build(plan: FinetunePlan) -> Classifier | Detector:
                 loss=None if t.loss == "auto" else t.loss,
                 head=t.head,
                 head_layers=t.head_layers,
-                mask_freq=t.mask_freq,
-                mask_time=t.mask_time,
                 noise=t.noise,
                 label_smoothing=t.label_smoothing,
                 mixing=SpectrogramMixing(t.mixup if t.mix_spectrograms else 0.0, t.mixup_alpha, t.resize_crop),
-                **frozen,
+                **common,
             )
         if plan.teacher and isinstance(network, DistilledClassifier | DistilledDetector):
             teach(network, plan.teacher, t)

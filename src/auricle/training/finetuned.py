@@ -28,8 +28,9 @@ def build_detector(checkpoint: Checkpoint) -> Detector:
         CheckpointError: its list of classes is damaged.
     """
     options = {key: checkpoint.config[key] for key in ("frame_width", "pooling", "consistency", "collar")}
-    normalise = checkpoint.config.get("normalise", True)
-    return Detector(_encoder(checkpoint), class_names(checkpoint), **options, normalise=normalise)
+    # Older checkpoints do not have these.
+    options |= {key: checkpoint.config[key] for key in ("normalise", "frame_seconds") if key in checkpoint.config}
+    return Detector(_encoder(checkpoint), class_names(checkpoint), **options)
 
 
 def _encoder(checkpoint: Checkpoint) -> AudioEncoder:

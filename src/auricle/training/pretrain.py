@@ -50,7 +50,7 @@ SAME_STATISTICS = 1e-3
 FOR_FINETUNING = (
     *("mixup", "mask_freq", "mask_time", "noise", "label_smoothing", "head_lr_factor"),
     *("loss", "head", "freeze", "tuned_layers", "balanced", "average_epochs", "window_seconds"),
-    *("collar", "frame_norm", "frame_pooling", "consistency", "ramp", "teacher_momentum"),
+    *("collar", "frame_norm", "frame_pooling", "frame_seconds", "consistency", "ramp", "teacher_momentum"),
 )
 MONITOR_FILE = "monitor.json"
 # What the names of an encoder's weights begin with in every checkpoint.

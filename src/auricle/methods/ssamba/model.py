@@ -18,6 +18,7 @@ from auricle.methods.base import check_waves
 from auricle.methods.spectrogram.encoder import PatchEncoder
 from auricle.methods.ssamba.config import SSAMBAConfig
 from auricle.nn.mamba import Mamba
+from auricle.nn.steps import Steps, over_stretches
 
 EPS = 1e-5
 
@@ -293,9 +294,8 @@ class SSAMBAEncoder(PatchEncoder):
             whole = normed[:, : self.OFFICIAL_SECONDS * size]
             return whole.unflatten(1, (self.OFFICIAL_SECONDS, size)).mean(2)
         columns = normed[:, self.prefix :].unflatten(1, grid).mean(1)
-        second = self.times(grid[1], normed.device).floor().long()
-        summed = normed.new_zeros(len(normed), int(second[-1]) + 1, normed.shape[2]).index_add(1, second, columns)
-        return summed / second.bincount().clamp(min=1).unsqueeze(1).to(normed.dtype)
+        valid = normed.new_ones(len(normed), grid[1], dtype=torch.bool)
+        return over_stretches(Steps(columns, self.times(grid[1], normed.device), valid), 1.0).values
 
     @property
     def _doubles(self) -> int:
