@@ -12,6 +12,7 @@ import audio_files
 import numpy as np
 import numpy.typing as npt
 import pytest
+import soundfile
 import soxr
 from audio_files import RATE, encode, tone
 
@@ -157,6 +158,16 @@ def test_a_block_does_not_share_memory_with_the_next(file: Path) -> None:
 def test_blocks_of_no_length(seconds: float, file: Path) -> None:
     with pytest.raises(ConfigError, match="seconds"):
         blocks(file, seconds=seconds)
+
+
+def test_blocks_before_a_sample_that_is_no_number_are_given(file: Path) -> None:
+    sound = np.zeros((40_000, 2), np.float32)
+    sound[30_000, 1] = np.nan
+    soundfile.write(file, sound, RATE, format="WAV", subtype="FLOAT")
+    heard: list[int] = []
+    with pytest.raises(AudioError, match=r"sample 30,000 of channel 1"):
+        heard.extend(len(block) for block in blocks(file, seconds=0.5))
+    assert heard == [8_000] * 3
 
 
 def test_checks_apply_to_blocks_at_the_end_at_the_latest(file: Path) -> None:

@@ -281,7 +281,13 @@ def _mono(source: Source, first: int, last: int, channel: Channel, nonfinite: No
     for block in source.decode(first, last):
         if nonfinite == "zero":
             block = _zero_nonfinite(block)
-        _check_level(block, position, source.name)
+        try:
+            _check_level(block, position, source.name)
+        except AudioError:
+            # Who reads block by block hears what comes before.
+            if usable := _usable(block):
+                yield one_channel(block[:usable], channel)
+            raise
         position += len(block)
         mono = one_channel(block, channel)
         if channels > 1 and channel == "mean":
@@ -316,6 +322,12 @@ def one_channel(block: Samples, channel: Channel = "mean") -> Samples:
 def _zero_nonfinite(block: Samples) -> Samples:
     finite = np.isfinite(block)
     return block if finite.all() else np.where(finite, block, np.float32(0))
+
+
+def _usable(block: Samples) -> int:
+    """How many frames come before the first that `_check_level` refuses."""
+    with np.errstate(invalid="ignore"):
+        return int((~(np.abs(block) <= MAX_LEVEL).all(1)).argmax())
 
 
 def _check_level(samples: npt.NDArray[np.floating], position: int, name: str) -> None:

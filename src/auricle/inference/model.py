@@ -36,7 +36,7 @@ from auricle.training.precision import autocast, resolve_precision
 
 Array = NDArray[np.float32]
 Sound = str | Path | Array | Tensor
-# Short blocks for a detector: the one in which a file turns out to be damaged is lost, with what the decoder holds.
+# Short blocks for a detector: the one in which a file turns out to be damaged is lost.
 DETECTED_SECONDS = 1.0
 # Onset and offset in seconds, class probabilities [C].
 Row = tuple[float, float, NDArray[np.float64]]
