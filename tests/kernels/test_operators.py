@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -83,19 +85,38 @@ class Last(nn.Module):
         return self.mixer(x, lengths)
 
 
+def results_of(mixer: nn.Module, run: Callable[..., Tensor], x: Tensor, lengths: Tensor) -> list[Tensor]:
+    """The output, and the gradients of all parameters and of x."""
+    x = x.clone().requires_grad_()
+    mixer.zero_grad()
+    y = run(x, lengths)
+    y.square().sum().backward()
+    return [y.detach(), x.grad, *[p.grad.clone() for p in mixer.parameters()]]
+
+
 @pytest.mark.parametrize("kind", ["v2", "v1", "none"])
 def test_a_compiled_mixer_is_one_graph_and_equal(kind: str) -> None:
     torch.manual_seed(0)
     mixer, x, lengths = Last(kind), torch.randn(2, 21, 8), torch.tensor([21, 13])
     compiled = torch.compile(mixer, backend="aot_eager", fullgraph=True)
-    results = []
-    for run in (mixer, compiled):
-        mixer.zero_grad()
-        y = run(x, lengths)
-        y.square().sum().backward()
-        results.append([y.detach(), *[p.grad.clone() for p in mixer.parameters()]])
-    for found, wanted in zip(*results, strict=True):
+    for found, wanted in zip(*[results_of(mixer, run, x, lengths) for run in (mixer, compiled)], strict=True):
         torch.testing.assert_close(found, wanted)
+
+
+# Slow: the compiler that users have writes C++ and compiles it.
+@pytest.mark.slow
+@pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="needs a C++ compiler")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_a_mixer_compiled_by_inductor_takes_any_length(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    torch._dynamo.reset()
+    torch.manual_seed(0)
+    mixer = Last("v2")
+    compiled = torch.compile(mixer, fullgraph=True, dynamic=True)
+    for steps in (21, 50):
+        x, lengths = torch.randn(2, steps, 8), torch.tensor([steps, 13])
+        for found, wanted in zip(*[results_of(mixer, run, x, lengths) for run in (mixer, compiled)], strict=True):
+            torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
 
 
 def test_an_exported_mixer_takes_any_length() -> None:
@@ -221,6 +242,19 @@ def test_triton_that_is_not_installed_is_told(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(backends, "find_spec", lambda name: None)
     with backends.use("triton"), pytest.raises(ConfigError, match="triton is not installed"):
         backends.backend("cuda")
+
+
+def test_instructions_of_no_name_are_refused_without_a_library_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "LIBRARY", Path("nowhere.so"))
+    native.kernels.cache_clear()
+    try:
+        monkeypatch.setenv("AURICLE_ISA", "sse9")
+        with pytest.raises(ConfigError, match="no instructions 'sse9'; AURICLE_ISA may be avx512 or avx2 or neon or"):
+            backends.backend("cpu")
+        monkeypatch.setenv("AURICLE_ISA", "avx2")
+        assert native.kernels() is None
+    finally:
+        native.kernels.cache_clear()
 
 
 def test_instructions_that_are_not_there_are_refused_with_those_that_are(monkeypatch: pytest.MonkeyPatch) -> None:

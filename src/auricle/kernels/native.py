@@ -21,6 +21,8 @@ LIBRARY = Path(__file__).with_name("libauricle_kernels.so")
 # way back, channels of one task, and taps of a convolution.
 ABI = 3
 CHUNK, BLOCK, MAX_TAPS = 32, 64, 16
+# Names of instruction sets, on all processors.
+INSTRUCTIONS = ("avx512", "avx2", "neon", "portable")
 # The types of numbers that the kernels read and write, as `Type` of scan.h has them.
 TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 
@@ -63,7 +65,20 @@ class Convolution(Structure):
 
 @functools.cache
 def kernels() -> ctypes.CDLL | None:
-    """The kernels, or None where they were not built for this machine."""
+    """The kernels, or None where they were not built for this machine.
+
+    Raises:
+        ConfigError: AURICLE_ISA names no instructions, or some that the kernels cannot use here.
+    """
+    wanted = os.environ.get("AURICLE_ISA", "")
+    loaded = _load()
+    if wanted:
+        _set_isa(loaded, wanted)
+    return loaded
+
+
+def _load() -> ctypes.CDLL | None:
+    """The library, if it is one for this machine and these structures."""
     if not LIBRARY.exists():
         return None
     try:
@@ -81,30 +96,29 @@ def kernels() -> ctypes.CDLL | None:
         for way in ("forward", "backward"):
             getattr(loaded, f"auricle_{name}_{way}").argtypes = (POINTER(kind), c_int64, c_int)
             getattr(loaded, f"auricle_{name}_{way}").restype = None
-    wanted = os.environ.get("AURICLE_ISA", "")
-    if wanted:
-        _set_isa(loaded, wanted)
     return loaded
 
 
 def instruction_set() -> str:
-    """What the kernels use: "avx512", "avx2", "neon", "portable", or "" without a library."""
+    """What the kernels use, of `INSTRUCTIONS`, or "" without a library."""
     loaded = kernels()
     return loaded.auricle_isa().decode() if loaded else ""
 
 
 def set_instruction_set(name: str) -> None:
-    """Use "avx512", "avx2", "neon" or "portable"; "" for the best that this processor has.
+    """Use some of `INSTRUCTIONS`; "" for the best that this processor has. Without a library, nothing is set.
 
     Raises:
-        ConfigError: this processor or build lacks it.
+        ConfigError: there are none of that name, or this processor or build lacks them.
     """
-    loaded = kernels()
-    if loaded is not None:
-        _set_isa(loaded, name)
+    _set_isa(kernels(), name)
 
 
-def _set_isa(loaded: ctypes.CDLL, name: str) -> None:
+def _set_isa(loaded: ctypes.CDLL | None, name: str) -> None:
+    if loaded is None:
+        if name and name not in INSTRUCTIONS:
+            raise ConfigError(f"there are no instructions '{name}'; AURICLE_ISA may be {' or '.join(INSTRUCTIONS)}.")
+        return
     if loaded.auricle_set_isa(name.encode()):
         here = " or ".join(loaded.auricle_isas().decode().split())
         raise ConfigError(f"the kernels have no instructions '{name}' on this processor; AURICLE_ISA may be {here}.")
