@@ -13,7 +13,7 @@ import pytest
 import soundfile
 
 from auricle.config import parse_assignments
-from auricle.errors import in_words, plural
+from auricle.errors import in_words, plural, with_article
 from auricle.methods import get_preset, method_names
 
 Cli = Callable[..., Any]
@@ -287,6 +287,7 @@ def test_all_keys_are_shown_for_a_preset(cli: Cli) -> None:
 def test_counts_and_errors_inside_sentences() -> None:
     assert [plural(n, "clip") for n in (0, 1, 2, 1000)] == ["0 clips", "1 clip", "2 clips", "1,000 clips"]
     assert [plural(n, "class") for n in (1, 3)] == ["1 class", "3 classes"]
+    assert [with_article(noun) for noun in ("encoder", "detector")] == ["an encoder", "a detector"]
     with pytest.raises(OSError) as missing:
         Path("/nowhere/at/all").read_text()
     with pytest.raises(ValueError) as broken:

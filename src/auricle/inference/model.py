@@ -22,7 +22,7 @@ from auricle.data.items import Item
 from auricle.data.labels import Task
 from auricle.data.loader import read_item
 from auricle.data.randomness import torch_seed
-from auricle.errors import AudioError, CheckpointError, ConfigError
+from auricle.errors import AudioError, CheckpointError, ConfigError, with_article
 from auricle.methods import find_preset, get_method, get_preset
 from auricle.methods.base import AudioEncoder, Encoded, EncoderOnly, Objective, Trainable
 from auricle.metrics import Detection, FrameScores
@@ -308,8 +308,8 @@ class Model:
     def _need_detector(self) -> Detector:
         if self.detector is None:
             raise CheckpointError(
-                f"{self.source} is a {self.config['kind']} checkpoint, which times no events; train a detector first: "
-                f"auricle finetune {self.source} DATA --task detection --out RUN"
+                f"{self.source} is {with_article(self.config['kind'])} checkpoint, which times no events; train a "
+                f"detector first: auricle finetune {self.source} DATA --task detection --out RUN"
             )
         return self.detector
 
@@ -318,8 +318,8 @@ class Model:
             raise CheckpointError(f"{self.source} is a detector: it finds events in time and does not classify clips.")
         if self.classifier is None:
             raise CheckpointError(
-                f"{self.source} is a {self.config['kind']} checkpoint without classes; train a classifier first: "
-                f"auricle finetune {self.source} DATA --out RUN"
+                f"{self.source} is {with_article(self.config['kind'])} checkpoint without classes; train a "
+                f"classifier first: auricle finetune {self.source} DATA --out RUN"
             )
         return self.classifier
 

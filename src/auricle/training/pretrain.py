@@ -21,7 +21,7 @@ from auricle.data.formats import Data, read_data
 from auricle.data.items import Item, Manifest
 from auricle.data.loader import Key, Loader, read_item
 from auricle.data.randomness import generator, torch_seed
-from auricle.errors import AudioError, CheckpointError, ConfigError, DataError, plural
+from auricle.errors import AudioError, CheckpointError, ConfigError, DataError, plural, with_article
 from auricle.files import write_text
 from auricle.methods import find_preset, get_method, get_preset, method_names
 from auricle.methods.base import AudioEncoder, Method, MethodConfig, Objective, Trainable
@@ -138,7 +138,7 @@ def plan(
     asked = preset.removeprefix(f"{method}-")
     if start is not None and (start.config["kind"] != "pretraining" or start.config["method"] != method):
         raise CheckpointError(
-            f"--init {init} is a {start.config['kind']} of {start.config['method']}; "
+            f"--init {init} is {with_article(start.config['kind'])} of {start.config['method']}; "
             f"it takes a pretraining checkpoint of {method}."
         )
     preset = asked or (start.config.get("preset", "") if start else "") or module.DEFAULT_PRESET

@@ -9,7 +9,7 @@ from auricle.config import TrainConfig
 from auricle.data.heard import Heard, content_keys
 from auricle.data.items import Item
 from auricle.data.labels import Task
-from auricle.errors import CheckpointError, ConfigError
+from auricle.errors import CheckpointError, ConfigError, with_article
 from auricle.tasks.distillation import Distillation, DistilledClassifier, DistilledDetector, FrameDistillation
 from auricle.training import checkpoint as ckpt
 from auricle.training.finetuned import build_classifier, build_detector
@@ -33,7 +33,8 @@ def resolve_teacher(path: str | Path, train: TrainConfig, task: Task) -> ckpt.Ch
     checkpoint = ckpt.resolve(Path(path))
     if checkpoint.config["kind"] != ("detector" if task == "detection" else "classifier"):
         raise CheckpointError(
-            f"--teacher {path} is a {checkpoint.config['kind']} checkpoint; fine-tune it on the same labels first."
+            f"--teacher {path} is {with_article(checkpoint.config['kind'])} checkpoint; fine-tune it on the same "
+            "labels first."
         )
     return checkpoint
 
