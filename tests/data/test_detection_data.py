@@ -68,7 +68,11 @@ def test_without_that_column_events_and_labels_say_it(tmp_path: Path) -> None:
 
 def test_events_beside_a_label_column_do_not_change_the_task(tmp_path: Path) -> None:
     path = folder(tmp_path / "both", "path,label\n0.wav,a\n1.wav,b\n", "path,onset,offset,label\n0.wav,1,2,dog\n")
-    assert labels_of(path).task == "classification"
+    labels = labels_of(path)
+    assert labels.task == "classification"
+    note = "1 event with times: not used, as column 'label' names labels; --task detection learns from them."
+    assert labels.notes == (note,)
+    assert labels_of(path, "classification").notes == ()
     assert labels_of(path, "detection").task == "detection"
 
 

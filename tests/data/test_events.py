@@ -55,6 +55,15 @@ def test_a_few_of_them_are_left_out_and_told(tmp_path: Path) -> None:
     )
 
 
+def test_an_event_of_several_labels_is_told(tmp_path: Path) -> None:
+    labels = labels_of(data(tmp_path / "d", *EVENTS, "3.wav,1,2,dog;cat"))
+    assert labels.classes(range(CLIPS)) == ("dog", "dog;cat")
+    assert labels.notes == (
+        "of 9 events, 1 names several labels (first: 'dog;cat'), taken as one label with a semicolon; list the event "
+        "once for each label.",
+    )
+
+
 def test_an_event_that_is_listed_again_counts_once(tmp_path: Path) -> None:
     labels = labels_of(data(tmp_path / "d", *EVENTS, EVENTS[2], "2.wav,0.5,1,cat"))
     assert labels.events[2] == (Event(0.5, 1.0, "cat"), Event(0.5, 1.0, "dog"))

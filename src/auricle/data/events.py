@@ -17,8 +17,8 @@ SHOWN = 3
 
 
 def usable_events(manifest: Manifest) -> tuple[tuple[tuple[Event, ...], ...], tuple[str, ...]]:
-    """The events of each item, without those that begin after its end, and each once; and what was left out, a sentence
-    for each reason.
+    """The events of each item, without those that begin after its end, and each once; and what was left out or looks
+    like a mistake, a sentence for each reason.
 
     Raises:
         DataError: most events begin after the end of their clips.
@@ -44,6 +44,10 @@ def usable_events(manifest: Manifest) -> tuple[tuple[tuple[Event, ...], ...], tu
         first = f"first: {printable(repeated[0].id)}"
         what = f"of {total}, {len(repeated)} {_verb('repeat', repeated)} another one's times and label ({first})"
         notes.append(f"{what}; each counts once.")
+    several = [event.label for events in kept for event in events if ";" in event.label]
+    if several:
+        what = f"of {total}, {len(several)} {_verb('name', several)} several labels (first: '{printable(several[0])}')"
+        notes.append(f"{what}, taken as one label with a semicolon; list the event once for each label.")
     return tuple(kept), tuple(notes)
 
 

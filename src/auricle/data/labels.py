@@ -42,7 +42,8 @@ class Labels:
     """The label column of a manifest: `sets[i]` are item i's labels, without repetition, in the order of its cell.
 
     For detection, `events[i]` are its events, or None where they are not known; `sets[i]` are then what sounds in it,
-    if that is known. For other tasks `events` is empty. `notes` say what was left out of the events.
+    if that is known. For other tasks `events` is empty. `notes` say what was left out of the events, or that none of
+    them is used though no task was asked for.
     """
 
     column: str
@@ -142,6 +143,12 @@ def read_labels(manifest: Manifest, column: str, task: str = "") -> Labels:
             )
         return _detection_labels(manifest, column)
     cells = manifest.labels_of(column)
+    notes: tuple[str, ...] = ()
+    if timed and not task:
+        events = plural(sum(len(item.events) for item in manifest), "event")
+        notes = (
+            f"{events} with times: not used, as column '{column}' names labels; --task detection learns from them.",
+        )
     if task != "classification":
         sets = split_cells(cells)
         empty = [name for name, labels in zip(manifest.ids, sets, strict=True) if not labels]
@@ -151,8 +158,8 @@ def read_labels(manifest: Manifest, column: str, task: str = "") -> Labels:
                 f"{empty[0]}); name their labels or remove these rows."
             )
         if task == "tagging" or any(len(labels) > 1 for labels in sets):
-            return Labels(column, "tagging", sets)
-    return Labels(column, "classification", tuple((cell,) for cell in cells))
+            return Labels(column, "tagging", sets, notes=notes)
+    return Labels(column, "classification", tuple((cell,) for cell in cells), notes=notes)
 
 
 def _detection_labels(manifest: Manifest, column: str) -> Labels:

@@ -41,7 +41,7 @@ def for_detection(train: TrainConfig) -> TrainConfig:
 
 
 def label_notes(labels: Labels, classes: Sequence[str], tested: Sequence[int]) -> list[str]:
-    """What should be known of events before a training on them, a sentence each; of other labels nothing.
+    """What should be known of events before a training, a sentence each.
 
     Args:
         classes: those that are learned; `tested`: the items of the test part.
