@@ -303,7 +303,8 @@ def tables(options: argparse.Namespace) -> str:
         f"core, caches and memory are shared with them: the load was {os.getloadavg()[1]:.0f} at the start.",
         "### Beside a loop and plain torch",
         "The loop follows the official reference operation by operation. Plain torch is what a machine without a "
-        "compiler uses. ggml is the library of llama.cpp, as the package ggml-python builds it.",
+        "compiler uses. ggml is the library of llama.cpp, as the package ggml-python builds it. Times are medians over "
+        "turns of all contestants, each of which finds the caches and the memory as the one before left them.",
         table(
             ["steps", "work", "scan", "ms", "time / native"],
             [*against_others(lengths, repeats), *against_ggml(lengths, repeats)],
@@ -314,7 +315,8 @@ def tables(options: argparse.Namespace) -> str:
         "for the way back computes them again) at the rate of a loop that does nothing else, and that of the bytes "
         "that must be read and written once at the rate of a sum of arrays of the same size. The limit with arithmetic "
         f"adds {FORWARD_OPERATIONS} multiply-adds per channel, state and step ({BOTH_OPERATIONS} with the way back) at "
-        "their own peak rate. Peak rates (`benchmarks/peak_rates.cpp`) and times are the best of this run.",
+        "their own peak rate. Peak rates (`benchmarks/peak_rates.cpp`) and times are the best of this run, in which "
+        "native repeats alone: they are less than the medians above.",
         table(
             [
                 "instructions",
