@@ -1,6 +1,6 @@
 """Teacher-student learning beside SSAST: ASiT, ATST-Clip and ATST-Frame at equal cost, on clips and on events.
 
-    python -m benchmarks.teacher_student --out runs/teacher-student [--minutes 2,5,15] [--data ../shared/data/public]
+    python -m benchmarks.teacher_student --out runs/teacher-student [--minutes 10] [--data ../shared/data/public]
 
 Run it in the folder of the repository. Killed and started again, it goes on where it was. --part and --methods take a
 share of the stages, so that two cores can work in one --out (let the steps be timed first: --part speed). It writes
@@ -52,7 +52,7 @@ def main() -> int:
 
 
 def compute(study: Study, parts: Sequence[str], methods: Sequence[str]) -> None:
-    """The stages of some parts, each of which does what it needs of the parts before it."""
+    """The stages of some parts, each of which does what it needs of the parts before it; random weights come last."""
     if "speed" in parts:
         study.speeds()
     if "pretraining" in parts:
@@ -67,9 +67,10 @@ def compute(study: Study, parts: Sequence[str], methods: Sequence[str]) -> None:
     if "tuned" in parts:
         for method in methods:
             study.tuned(method)
-            study.tuned(method, random_weights=0)
         if {STUDENT, TEACHER} <= set(methods):
             study.combined()
+        for method in methods:
+            study.tuned(method, random_weights=0)
 
 
 if __name__ == "__main__":

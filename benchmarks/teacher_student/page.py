@@ -15,7 +15,7 @@ from benchmarks.teacher_student.picture import READING_NAMES, picture
 from benchmarks.teacher_student.stages import Study
 from benchmarks.teacher_student.systems import COMBINED, CORPUS, METHODS, NAMES, REFERENCE, SETS, Events, Settings
 from benchmarks.teacher_student.tables import EXPECTED, SYSTEMS, EventScores, System, clip_table
-from benchmarks.teacher_student.text import CLIPS, EVENTS, INTRODUCTION, NOTES
+from benchmarks.teacher_student.text import CLIPS, EVENTS, INTRODUCTION, MANY_SCHEDULES, NOTES, ONE_SCHEDULE
 
 from auricle.environment import environment
 from auricle.evaluation.results import write_json, write_text
@@ -50,8 +50,7 @@ def write_page(study: Study, folder: Path) -> Path | None:
         CLIPS,
         summary(clips, budget),
         *(part for head in HEADS for part in (f"By task, {HEAD_NAMES[head]}, tokens:\n", by_task(clips[head], budget))),
-        "Over the budget, tokens, points above random weights:\n",
-        over_budget(study),
+        *over_budget(study),
         EVENTS.format(tune_steps=study.settings.tune_steps),
         *(part for events in SETS for part in (f"### {events.folder}: {events.what}\n", scored(found, events))),
         "### Who is ahead\n",
@@ -65,12 +64,13 @@ def write_page(study: Study, folder: Path) -> Path | None:
 def facts(study: Study) -> dict[str, Any]:
     """The numbers of the page's first paragraphs."""
     s, where = study.settings, environment()
+    budgets = ", ".join(f"{m:g}" for m in s.minutes)
     hours = read(study.out / REFERENCE / "pretraining" / f"{s.budget}.json")["hours"]
     return {
         "command": command(study),
         "machine": f"one core of an {where['processor']} in {resolve_precision('auto', torch.device('cpu'))}",
         "minutes": f"{s.minutes[-1]:g}",
-        "budgets": ", ".join(f"{m:g}" for m in s.minutes),
+        "schedule": MANY_SCHEDULES.format(budgets=budgets) if len(s.minutes) > 1 else ONE_SCHEDULE,
         "reference_steps": s.reference_steps,
         "minute_seconds": f"{s.reference_steps * study.speeds()[REFERENCE]['cpu_seconds']:.0f}",
         "public_hours": f"{hours - s.generated_hours:.1f}",
@@ -162,8 +162,10 @@ def by_task(table_of_head: Mapping[System, list[Line]], budget: str) -> str:
     return table(["task", "n", *heads], rows)
 
 
-def over_budget(study: Study) -> str:
-    """The gain of each method after each budget that was probed."""
+def over_budget(study: Study) -> list[str]:
+    """The gain of each method after each budget that was probed; nothing, if there is one budget."""
+    if len(study.settings.minutes) == 1:
+        return []
     rows = []
     for minutes in study.settings.minutes:
         name = f"{CORPUS}-{minutes:g}"
@@ -172,7 +174,8 @@ def over_budget(study: Study) -> str:
             lines = [of_head.get(System(method, "mean")) for of_head in found]
             if all(lines):
                 rows.append((f"{minutes:g}", NAMES[method], *(points(mean_gain(own or (), name)) for own in lines)))
-    return table(("minutes", "network", *(HEAD_NAMES[head] for head in HEADS)), rows)
+    heads = ("minutes", "network", *(HEAD_NAMES[head] for head in HEADS))
+    return ["Over the budget, tokens, points above random weights:\n", table(heads, rows)]
 
 
 def scored(found: EventScores, events: Events) -> str:

@@ -38,12 +38,13 @@ SETS = (
 class Settings:
     """What the figures depend on.
 
-    `minutes` are budgets of one core, each continuing the one before; the last is what is compared. A minute is
+    `minutes` are budgets of one core, each continuing the one before; the last is what is compared. One budget alone is
+    one schedule from the first step to the last: several restart the learning rate, and teachers with it. A minute is
     `reference_steps` steps of the reference method, and of another as many as take it as long.
     `tune_steps` is the length of the training of a detector.
     """
 
-    minutes: tuple[float, ...] = (2, 5, 15)
+    minutes: tuple[float, ...] = (10,)
     reference_steps: int = 200
     generated_hours: float = 2.2
     tune_steps: int = 300

@@ -5,14 +5,17 @@ INTRODUCTION = """# Teacher-student learning beside SSAST
 Made by `{command}` on {machine}. Killed and started again, that command goes on where it was.
 
 **What was trained.** The `demo` presets of SSAST, ASiT, ATST-Clip and ATST-Frame, each once, for {minutes} "minutes"
-in budgets of {budgets}: each continues the one before with half the learning rate, as on [SSAST's own
-page](ssast_real_data.md). As there, a minute is {reference_steps} steps of SSAST ({minute_seconds} s of CPU time on
-this core with today's code), and of another method as many steps as take it as long: CPU times were measured in turns
-on the same core before anything was trained. All hear the same audio: {public_hours} h of recordings without the
-clips that a column calls test, and {generated_hours} h of generated sound.
+{schedule}. As on [SSAST's own page](ssast_real_data.md), a minute is
+{reference_steps} steps of SSAST ({minute_seconds} s of CPU time on this core with today's code), and of another
+method as many steps as take it as long: CPU times were measured in turns on the same core before anything was
+trained. All hear the same audio: {public_hours} h of recordings without the clips that a column calls test, and
+{generated_hours} h of generated sound.
 
 {speeds}
 """
+
+ONE_SCHEDULE = "in one schedule, from the first step's warm-up to the last step's lowest learning rate"
+MANY_SCHEDULES = "in budgets of {budgets}: each continues the one before with half the learning rate"
 
 CLIPS = """## Clips
 
