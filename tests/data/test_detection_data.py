@@ -70,9 +70,10 @@ def test_events_beside_a_label_column_do_not_change_the_task(tmp_path: Path) -> 
     path = folder(tmp_path / "both", "path,label\n0.wav,a\n1.wav,b\n", "path,onset,offset,label\n0.wav,1,2,dog\n")
     labels = labels_of(path)
     assert labels.task == "classification"
-    note = "1 event with times: not used, as column 'label' names labels; --task detection learns from them."
-    assert labels.notes == (note,)
-    assert labels_of(path, "classification").notes == ()
+    assert (
+        str(labels) == "classification: 2 classes in column 'label'; 1 event with times not used (see --task detection)"
+    )
+    assert labels_of(path, "classification").unused == 0
     assert labels_of(path, "detection").task == "detection"
 
 

@@ -42,8 +42,8 @@ class Labels:
     """The label column of a manifest: `sets[i]` are item i's labels, without repetition, in the order of its cell.
 
     For detection, `events[i]` are its events, or None where they are not known; `sets[i]` are then what sounds in it,
-    if that is known. For other tasks `events` is empty. `notes` say what was left out of the events, or that none of
-    them is used though no task was asked for.
+    if that is known. For other tasks `events` is empty. `notes` say what was left out of the events.
+    `unused` events are there though no task was asked for, and another one was chosen.
     """
 
     column: str
@@ -51,6 +51,7 @@ class Labels:
     sets: tuple[tuple[str, ...], ...]
     events: tuple[tuple[Event, ...] | None, ...] = ()
     notes: tuple[str, ...] = ()
+    unused: int = 0
 
     def classes(self, indices: Sequence[int]) -> tuple[str, ...]:
         """All labels of some items, sorted."""
@@ -103,7 +104,8 @@ class Labels:
         each = sum(map(len, self.sets)) / len(self.sets)
         several = f", {each:.1f} labels per clip" if self.task == "tagging" else ""
         classes = plural(len(self.classes(range(len(self.sets)))), "class")
-        return f"{self.task}: {classes} in column '{self.column}'{several}"
+        unused = f"; {plural(self.unused, 'event')} with times not used (see --task detection)" if self.unused else ""
+        return f"{self.task}: {classes} in column '{self.column}'{several}{unused}"
 
     def _detection(self) -> str:
         known = [events for events in self.events if events is not None]
@@ -143,12 +145,7 @@ def read_labels(manifest: Manifest, column: str, task: str = "") -> Labels:
             )
         return _detection_labels(manifest, column)
     cells = manifest.labels_of(column)
-    notes: tuple[str, ...] = ()
-    if timed and not task:
-        events = plural(sum(len(item.events) for item in manifest), "event")
-        notes = (
-            f"{events} with times: not used, as column '{column}' names labels; --task detection learns from them.",
-        )
+    unused = 0 if task else sum(len(item.events) for item in manifest)
     if task != "classification":
         sets = split_cells(cells)
         empty = [name for name, labels in zip(manifest.ids, sets, strict=True) if not labels]
@@ -158,8 +155,8 @@ def read_labels(manifest: Manifest, column: str, task: str = "") -> Labels:
                 f"{empty[0]}); name their labels or remove these rows."
             )
         if task == "tagging" or any(len(labels) > 1 for labels in sets):
-            return Labels(column, "tagging", sets, notes=notes)
-    return Labels(column, "classification", tuple((cell,) for cell in cells), notes=notes)
+            return Labels(column, "tagging", sets, unused=unused)
+    return Labels(column, "classification", tuple((cell,) for cell in cells), unused=unused)
 
 
 def _detection_labels(manifest: Manifest, column: str) -> Labels:
