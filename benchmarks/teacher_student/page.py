@@ -128,6 +128,14 @@ def verdict(clips: Clips, found: EventScores, budget: str) -> str:
             if apart:
                 name = f"{events.folder}, {READING_NAMES[reading]}: event F1 of {NAMES[ours]} above {NAMES[theirs]}"
                 rows.append((name, "above 0", points(apart)))
+    for reading in READINGS:
+        for method in METHODS:
+            for events in SETS:
+                own, random = (f(reading, method, events) for f in (found.pretrained, found.random))
+                if own and random:
+                    name = f"{events.folder}, {READING_NAMES[reading]}: event F1 of {NAMES[method]}"
+                    gained = difference(own["event_f1"], random["event_f1"])
+                    rows.append((f"{name} above its random weights", "above 0", points(gained)))
     return table(("", "expected", "reached, points"), rows)
 
 

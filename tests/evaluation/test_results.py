@@ -19,7 +19,7 @@ import pytest
 import torch
 
 from auricle.errors import ConfigError, DataError
-from auricle.evaluation.results import Result, quantity, write_json, write_text
+from auricle.evaluation.results import GrowingFile, Result, quantity, write_json, write_text
 
 
 def written(path: Path, payload: Any) -> Any:
@@ -226,3 +226,18 @@ def test_symbolic_link_stays_and_its_target_changes(tmp_path: Path) -> None:
     write_json(tmp_path / "link.json", 2)
     assert (tmp_path / "link.json").is_symlink()
     assert (tmp_path / "real.json").read_text() == "2\n"
+
+
+def test_lines_of_a_pipe_stay_as_they_came(tmp_path: Path) -> None:
+    """It cannot be written again, unlike a file."""
+    ends = os.pipe()
+    with GrowingFile(f"/dev/fd/{ends[1]}", "head\n") as pipe, GrowingFile(tmp_path / "f", "head\n") as file:
+        for growing in (pipe, file):
+            for line in ("b\n", "a\n"):
+                growing.add(line)
+            growing.reorder(["a\n", "b\n"])
+            growing.mark()
+    os.close(ends[1])
+    with os.fdopen(ends[0]) as reader:
+        assert reader.read() == "head\nb\na\n"
+    assert (tmp_path / "f").read_text() == "head\na\nb\n"

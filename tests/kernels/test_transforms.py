@@ -96,6 +96,27 @@ def test_tangents_of_weights_are_there(function: Function) -> None:
     assert tangent.abs().max() > 0
 
 
+@FUNCTIONS
+def test_numbers_that_are_negated_when_read_are(function: Function) -> None:
+    u = place()
+    lazy = torch.complex(u, u).conj().imag
+    assert lazy.is_neg()
+    torch.testing.assert_close(function(lazy), function(-u), rtol=1e-5, atol=1e-5)
+    wanted, found = (u.clone().requires_grad_() for _ in range(2))
+    out = function(wanted)
+    gradient = torch.complex(out.detach(), out.detach()).conj().imag
+    out.backward(-out.detach())
+    function(found).backward(gradient)
+    torch.testing.assert_close(found.grad, wanted.grad, rtol=1e-5, atol=1e-5)
+
+
+@FUNCTIONS
+def test_zeros_that_are_nowhere_are_zeros(function: Function) -> None:
+    u = place()
+    nowhere = torch._efficientzerotensor(u.shape)
+    torch.testing.assert_close(function(nowhere), function(torch.zeros_like(u)))
+
+
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
 @pytest.mark.parametrize("function", [scan, both_scans, convolution])
 def test_a_tracer_is_refused_in_a_sentence(function: Function) -> None:

@@ -86,6 +86,7 @@ class ClipDataset:
         self.partners, self.central, self.alpha = partners, central, mixup_alpha
         self.rate, self.crop, self.seed, self.mixup = rate, round(crop_seconds * rate), seed, mixup
         self.kinds = _annotations(len(items), targets, events)
+        self.alike = {int(kind): np.flatnonzero(self.kinds == kind) for kind in np.unique(self.kinds)}
         self.cache = WaveCache(cache_mb * 2**20)
 
     def __getitem__(self, key: Key) -> Sample:
@@ -112,7 +113,7 @@ class ClipDataset:
         if self.mixup and rng.random() < self.mixup:
             # SSAST draws the partner from the whole set and the weight from Beta(10, 10), the default (section 1.4).
             # Clips of unlike annotation are not mixed: what is known of one of them would be lost.
-            alike = np.flatnonzero(self.kinds == self.kinds[item])
+            alike = self.alike[int(self.kinds[item])]
             partner, weight = int(alike[rng.integers(len(alike))]), float(rng.beta(self.alpha, self.alpha))
             other, others_target, more = self._read_crop(partner, rng)
             wave = mix_waveforms(wave, other, weight)

@@ -192,8 +192,8 @@ def write_text(path: Path | str, text: str) -> Path:
 class GrowingFile:
     """A UTF-8 text file that holds each line as soon as it is added, whatever ends the process; a context manager.
 
-    The lines since the last `mark` may be put into another order, as long as they are the same. Missing folders are
-    made.
+    The lines since the last `mark` may be put into another order, as long as they are the same, where the file can go
+    back: a pipe or a terminal keeps the order in which they came. Missing folders are made.
 
     Raises:
         ConfigError: the path is a folder or cannot be written.
@@ -204,6 +204,7 @@ class GrowingFile:
         with self._refusing():
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.file = self.path.open("wb")
+            self.goes_back = self.file.seekable()
         self.add(head)
         self.mark()
 
@@ -216,12 +217,16 @@ class GrowingFile:
 
     def mark(self) -> None:
         """What is there stays as it is."""
-        self.begin = self.file.tell()
+        if self.goes_back:
+            with self._refusing():
+                self.begin = self.file.tell()
 
     def reorder(self, lines: Iterable[str]) -> None:
         """Write the lines since `mark` again, in this order."""
-        self.file.seek(self.begin)
-        self.add("".join(lines))
+        if self.goes_back:
+            with self._refusing():
+                self.file.seek(self.begin)
+            self.add("".join(lines))
 
     def __enter__(self) -> Self:
         return self

@@ -130,7 +130,18 @@ def eager(*tensors: Tensor | None) -> bool:
         and not torch._C._is_tracing()
         and not is_in_torch_dispatch_mode()
         and not torch._C._is_torch_function_mode_enabled()
-        and all(x is None or type(x) is Tensor or type(x) is torch.nn.Parameter for x in tensors)
+        and all(x is None or _plain(x) for x in tensors)
+    )
+
+
+def _plain(x: Tensor) -> bool:
+    """Whether memory holds the numbers themselves: not of a subclass, sparse, to be negated when read, or left out for
+    being zero."""
+    return (
+        (type(x) is Tensor or type(x) is torch.nn.Parameter)
+        and x.layout == torch.strided
+        and not x.is_neg()
+        and not x._is_zerotensor()
     )
 
 
