@@ -87,7 +87,7 @@ def test_evaluation_has_every_metric_with_its_interval(
     )
     assert f"mAP        {100 * result['metrics']['mAP']['value']:.1f} %" in done.out
     page = (tmp_path / "tags.html").read_text()
-    assert f"{note}." in page
+    assert f"{note[0].upper()}{note[1:]}." in page
     assert "Bars of average precision" in page
     wrong = [item for item in result["items"] if next(iter(item["scores"])) not in item["labels"]]
     assert ("Surest errors" in page) == bool(wrong)

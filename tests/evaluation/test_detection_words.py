@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from auricle.cli.inference import _check_outputs, _show_stretch
+from auricle.cli.events import show_stretch
+from auricle.cli.inference import _check_outputs
 from auricle.data.items import Event
 from auricle.errors import ConfigError
 from auricle.evaluation.detection import DetectionOutcome
@@ -47,8 +48,8 @@ def test_a_caption_says_what_is_cut_only_where_something_is(duration: float, sai
 
 
 def test_an_event_of_a_few_samples_has_a_length(capsys: pytest.CaptureFixture[str]) -> None:
-    _show_stretch(0.0, 1 / 16000, "dog", 0.5)
-    _show_stretch(0.5, 1.25, "dog", 0.5)
+    show_stretch(0.0, 1 / 16000, "dog", 0.5)
+    show_stretch(0.5, 1.25, "dog", 0.5)
     assert [line.split("  dog")[0].strip() for line in capsys.readouterr().out.splitlines()] == [
         "0.000000 -  0.000063 s",
         "0.50 -      1.25 s",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -25,8 +25,11 @@ from auricle.methods.atst.model import FrameEncoder
 from auricle.methods.base import EncoderOnly
 from auricle.nn.patches import time_major
 from auricle.tasks.detection import Detector
-from conftest import Outcome
 from scenes import write_scenes
+
+if TYPE_CHECKING:
+    # The one beside tests/kernels has the same name.
+    from conftest import Outcome
 
 OPTIONS = {"heads": HEADS}
 CLASSES = 5
