@@ -13,6 +13,7 @@ from benchmarks.cheaper_pretraining.figures import Contest, contests
 from benchmarks.cheaper_pretraining.stages import METHODS, TASKS, Settings, Study
 from benchmarks.ssast_real_data.page import points, table
 from benchmarks.ssast_real_data.stages import ROUNDS
+from benchmarks.ssast_real_data.tables import read
 from matplotlib.figure import Figure
 
 from auricle.environment import environment
@@ -59,6 +60,7 @@ def write_page(study: Study, folder: Path) -> Path:
     )
     parts = [
         introduction,
+        trained_at(study.out),
         costs(found),
         f"![Points above random weights over CPU seconds of pretraining](images/{NAME}.png)\n",
         "## At equal cost\n",
@@ -68,6 +70,16 @@ def write_page(study: Study, folder: Path) -> Path:
         *(by_task(contest) for contest in found),
     ]
     return write_text(folder / f"{NAME}.md", "\n".join(parts))
+
+
+def trained_at(out: Path) -> str:
+    """Where in the project's history the networks were trained, as their runs say; empty where none does."""
+    runs = (read(path).get("git") or {} for path in out.glob("*/pretraining/*/environment.json"))
+    commits = sorted({run["commit"][:7] for run in runs if run.get("commit")})
+    if not commits:
+        return ""
+    where = ", ".join(f"`{commit}`" for commit in commits)
+    return f"**When.** The networks were trained at {where}. Presets may have changed since.\n"
 
 
 def command(settings: Settings) -> str:

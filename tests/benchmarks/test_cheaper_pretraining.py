@@ -89,7 +89,12 @@ def test_the_page_says_what_the_records_say(tmp_path: Path, monkeypatch: pytest.
     write_probes(tmp_path, "asit", RANDOM | {"paper-1": 0.6, "latent-1": 0.5, "paper-4": 0.8, "latent-4": 0.7})
     # Of the third encoder, one task is missing.
     write_probes(tmp_path, "atst-frame", RANDOM | {"paper-1": 0.6})
+    for method, commit in (("ssast", "b" * 40), ("asit", "a" * 40)):
+        run = tmp_path / f"{method}-paper-1" / "pretraining" / "both-1"
+        run.mkdir(parents=True)
+        (run / "environment.json").write_text(json.dumps({"git": {"commit": commit}}))
     text = part("page").write_page(made, tmp_path / "docs").read_text()
+    assert "trained at `aaaaaaa`, `bbbbbbb`." in text
     assert "`python -m benchmarks.cheaper_pretraining --minutes 1,4 --page`" in text
     # Between 60 and 240 seconds, half the way on a logarithmic scale.
     assert "| SSAST | 100, 200 | +30.0 [" in text
