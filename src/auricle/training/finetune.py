@@ -165,9 +165,8 @@ def draft(
 
     `recipe` names a published fine-tuning of the method: its task, input statistics and training are laid over the
     checkpoint's network, and `settings` over them. Without one, the checkpoint's preset says how to train.
-    `task` is "classification" or "tagging"; if empty, the recipe or the labels decide: see
-    `auricle.data.labels.read_labels`. `random_weights` is the seed of a network that begins from scratch. `teacher` is
-    a fine-tuned run whose word counts in the loss by the setting `distil`.
+    `task` is as in `auricle.data.labels.read_labels`; if empty, the recipe or the labels decide. `random_weights` is
+    the seed of a network from scratch. `teacher` is a fine-tuned run that counts in the loss by the setting `distil`.
 
     Raises:
         ConfigError, DataError, CheckpointError: as their messages say.
