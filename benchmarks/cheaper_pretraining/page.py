@@ -74,12 +74,14 @@ def write_page(study: Study, folder: Path) -> Path:
 
 def trained_at(out: Path) -> str:
     """Where in the project's history the networks were trained, as their runs say; empty where none does."""
-    runs = (read(path).get("git") or {} for path in out.glob("*/pretraining/*/environment.json"))
+    runs = [read(path).get("git") or {} for path in out.glob("*/pretraining/*/environment.json")]
     commits = sorted({run["commit"][:7] for run in runs if run.get("commit")})
     if not commits:
         return ""
     where = ", ".join(f"`{commit}`" for commit in commits)
-    return f"**When.** The networks were trained at {where}. Presets may have changed since.\n"
+    unknown = sum(not run.get("commit") for run in runs)
+    rest = f"; {unknown} of {len(runs)}, outside of a checkout, do not say where" if unknown else ""
+    return f"**When.** The networks were trained at {where}{rest}. Presets may have changed since.\n"
 
 
 def command(settings: Settings) -> str:
