@@ -37,7 +37,8 @@ def text(points: Sequence[Point], threads: int, picture: str) -> str:
     where = torch.cuda.get_device_name() if torch.cuda.is_available() else machine(threads)
     parts = [
         "# Time and memory by length",
-        f"Made by `python -m benchmarks.length_scaling --threads {threads} --page`: {where}. fp32, random weights, features of noise, "
+        f"Made by `python -m benchmarks.length_scaling --threads {threads} --page`: {where}. "
+        "fp32, random weights, features of noise, "
         "patches of 16 x 16. A training step is a forward and a backward pass with a head of 50 classes. Memory is "
         "what a fresh process grows by at its peak, from after a pass over a very short clip; a time is the median of "
         f"up to three passes{', in CPU time' if threads == 1 and not torch.cuda.is_available() else ''}.",
